@@ -1,1 +1,16 @@
-//! leno-core.
+//! The mesh's nouns and decisions.
+//!
+//! Everything here is a function of values: time and randomness come in as arguments, nothing does I/O.
+//! The proxy runs these functions for each request, `leno explain` prints them, tests call them directly.
+//!
+//! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`balance`].
+
+pub mod balance;
+pub mod endpoints;
+pub mod matching;
+pub mod names;
+pub mod request;
+pub mod route;
+pub mod service;
+pub mod weight;
+pub mod workload;

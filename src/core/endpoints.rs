@@ -1,0 +1,84 @@
+//! The endpoints of one service port.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use crate::names::{InvalidId, Name, ServiceId};
+
+/// Names the endpoints of one service port; displayed `shop/payment:80`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointsId {
+    /// The service.
+    pub service: ServiceId,
+    /// The service's port (not the container's).
+    pub port: u16,
+}
+
+impl EndpointsId {
+    /// The endpoints behind `port` of `service`.
+    pub fn new(service: ServiceId, port: u16) -> Self {
+        Self { service, port }
+    }
+}
+
+impl fmt::Display for EndpointsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+impl FromStr for EndpointsId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let (service, port) = text.rsplit_once(':').ok_or_else(|| InvalidId(text.to_owned()))?;
+        let port = port.parse().ok().ok_or_else(|| InvalidId(text.to_owned()))?;
+        Ok(Self { service: service.parse()?, port })
+    }
+}
+
+/// Everything that may receive a request to one service port, ordered by address.
+///
+/// Only endpoints that may be picked are listed: ready ones, or, where none is ready, those that still serve while
+/// they terminate (the rule kube-proxy follows, KEP-1669).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Whose endpoints these are.
+    pub id: EndpointsId,
+    /// The endpoints, ordered by address, no address twice.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens: a pod's address and container port.
+    pub address: SocketAddr,
+    /// The pod or laptop process behind it (its bare name; the namespace is the service's). Empty when unknown.
+    pub workload: Name,
+    /// The service's versions it belongs to, in the order the MeshService lists them.
+    pub versions: Vec<Name>,
+}
+
+impl Endpoint {
+    /// Whether this endpoint may serve a destination of `version`; `None` asks for any.
+    pub fn serves(&self, version: Option<&str>) -> bool {
+        version.is_none_or(|wanted| self.versions.iter().any(|version| &**version == wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_ids_read_back_what_they_display() {
+        let id = EndpointsId::new(ServiceId::new("shop", "payment"), 80);
+        assert_eq!(id.to_string(), "shop/payment:80");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["shop/payment", "payment:80", "shop/payment:x", "shop/payment:70000"] {
+            assert!(bad.parse::<EndpointsId>().is_err(), "{bad}");
+        }
+    }
+}
