@@ -1,0 +1,62 @@
+// Steady load: requests start when their time has come, not when the answer before them has arrived, and their
+// latency counts from that time. A server that stalls is charged for everything it kept waiting.
+package main
+
+import (
+	"flag"
+	"sync"
+	"time"
+)
+
+func runLoad(args []string) error {
+	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	var request requestFlags
+	request.register(flags)
+	rate := flags.Float64("rate", 100, "requests a second; 0: as fast as the workers can")
+	duration := flags.Duration("duration", 0, "")
+	number := flags.Int("n", 0, "requests in all, instead of a duration")
+	workers := flags.Int("c", 64, "requests in flight at most")
+	urls, err := parse(flags, args, 1)
+	if err != nil || (*number > 0) == (*duration > 0) || *workers < 1 || *rate < 0 {
+		return errUsage
+	}
+	request.url = urls[0]
+	client, counts := request.client(*workers), newCounts()
+	due := make(chan time.Time)
+	var running sync.WaitGroup
+	for range *workers {
+		running.Go(func() {
+			for at := range due {
+				counts.add(request.send(client), time.Since(at))
+			}
+		})
+	}
+	schedule(due, *rate, *duration, *number)
+	close(due)
+	running.Wait()
+	return counts.print()
+}
+
+// schedule hands out the time of each request until the number, the duration or a SIGTERM ends it.
+func schedule(due chan<- time.Time, rate float64, duration time.Duration, number int) {
+	started, stop := time.Now(), terminated()
+	for i := 0; number == 0 || i < number; i++ {
+		at := time.Now()
+		if rate > 0 {
+			at = started.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+		}
+		if duration > 0 && at.Sub(started) >= duration {
+			return
+		}
+		select {
+		case <-time.After(time.Until(at)):
+		case <-stop:
+			return
+		}
+		select {
+		case due <- at:
+		case <-stop:
+			return
+		}
+	}
+}

@@ -1,0 +1,62 @@
+// The HTTP server: HTTP/1.1 and HTTP/2 with prior knowledge on one port.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// terminated is closed by the signal with which Kubernetes ends a container.
+func terminated() <-chan struct{} {
+	context, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	return context.Done()
+}
+
+// app is what one server says about itself, and how it misbehaves on request.
+type app struct {
+	name    string
+	version string
+	pod     string
+	status  int
+	delay   time.Duration
+	flaky   flakyKeys
+	served  atomic.Int64
+}
+
+func runServer(args []string) error {
+	flags := flag.NewFlagSet("server", flag.ContinueOnError)
+	port := flags.Int("port", 8080, "")
+	app := &app{pod: podName()}
+	flags.StringVar(&app.version, "version", "v1", "")
+	flags.StringVar(&app.name, "name", "app", "")
+	flags.IntVar(&app.status, "status", http.StatusOK, "the status of ordinary answers")
+	flags.DurationVar(&app.delay, "delay", 0, "the delay of every answer but /healthz")
+	if _, err := parse(flags, args, 0); err != nil {
+		return err
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Addr: fmt.Sprintf(":%d", *port), Handler: app.routes(), Protocols: protocols}
+	fmt.Fprintf(os.Stderr, "%s %s in %s: listening on %s\n", app.name, app.version, app.pod, server.Addr)
+	return serveUntilTerminated(server, server.ListenAndServe)
+}
+
+// serveUntilTerminated stops accepting at once on SIGTERM, lets requests in flight finish, and returns.
+func serveUntilTerminated(server *http.Server, serve func() error) error {
+	failed := make(chan error, 1)
+	go func() { failed <- serve() }()
+	select {
+	case err := <-failed:
+		return err
+	case <-terminated():
+		return server.Shutdown(context.Background())
+	}
+}
