@@ -1,0 +1,235 @@
+//! What the schema demands beyond types and bounds. Each rule stands here once, with the sentence that a person reads:
+//! the API server runs it as CEL (`x-kubernetes-validations`), [`crate::check`] runs its twin in Rust on files.
+//!
+//! The object tables in `tests/objects` hold both sides to the same answers.
+
+use regex::Regex;
+use serde_json::{Value, json};
+
+use crate::duration::Duration;
+
+/// One rule on a value of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// What to write instead.
+    pub message: &'static str,
+    /// What must hold.
+    pub test: Test,
+}
+
+/// What a rule demands.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    /// The string matches this regular expression.
+    Pattern(&'static str),
+    /// Exactly one of these fields is there.
+    OneOf(&'static [&'static str]),
+    /// A CEL expression, and the same in Rust.
+    Cel(&'static str, fn(&Value) -> bool),
+}
+
+/// A duration more than zero, in whole milliseconds.
+pub const DURATION: Rule = Rule {
+    message: "write a duration such as 300ms, 1.5s or 1h30m: numbers with the units ms, s, m or h, in whole milliseconds, \
+              more than zero; without a limit, leave the field out",
+    test: Test::Cel(
+        r#"self.matches(r"^([0-9]{1,5}(ms|([.][0-9]{1,3})?(s|m|h))){1,4}$") && self.matches("[1-9]")"#,
+        |value| value.as_str().is_some_and(|text| Duration::from(text).parse().is_ok()),
+    ),
+};
+
+/// Name of a Service.
+pub const SERVICE_NAME: Rule = Rule {
+    message: "write the name of a Service of this namespace, without namespace or domain: lower-case letters, digits and -, \
+              such as payment",
+    test: Test::Pattern(DNS_LABEL),
+};
+
+/// Name of a MeshService or Service that a policy is for.
+pub const TARGET_NAME: Rule = Rule {
+    message: "write the name of a MeshService or Service of this namespace: lower-case letters, digits, - and ., such as payment",
+    test: Test::Pattern(DNS_NAME),
+};
+
+/// Name of a version.
+pub const VERSION_NAME: Rule = Rule {
+    message: "write a version's name in lower-case letters, digits and -, such as v1",
+    test: Test::Pattern(DNS_LABEL),
+};
+
+/// Name of a route.
+pub const ROUTE_NAME: Rule = Rule {
+    message: "write a route's name in lower-case letters, digits and -, such as premium-users",
+    test: Test::Pattern(DNS_LABEL),
+};
+
+/// Name of a workload's port.
+pub const PORT_NAME: Rule = Rule {
+    message: "write a port's name in lower-case letters, digits and -, such as http",
+    test: Test::Pattern(DNS_LABEL),
+};
+
+/// Host names.
+pub const HOSTS: Rule = Rule {
+    message: "write hosts as full host names in lower case, without scheme, port or wildcard, such as payment.example.com",
+    test: Test::Cel(
+        r#"self.all(h, h.matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))"#,
+        |value| strings(value).all(|host| is_match(DNS_NAME, host)),
+    ),
+};
+
+/// Labels of pods.
+pub const LABELS: Rule = Rule {
+    message: "write labels as pods carry them: keys such as version or app.kubernetes.io/version, values of at most 63 letters, \
+              digits, -, _ and .",
+    test: Test::Cel(
+        r#"self.all(k, k.size() <= 317 && k.matches(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$") && self[k].matches(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"))"#,
+        |value| {
+            value.as_object().is_some_and(|labels| {
+                labels.iter().all(|(key, value)| {
+                    key.len() <= 317 && is_match(LABEL_KEY, key) && value.as_str().is_some_and(|text| is_match(LABEL_VALUE, text))
+                })
+            })
+        },
+    ),
+};
+
+/// Unique names of routes.
+pub const ROUTE_NAMES: Rule = Rule {
+    message: "give each route a name of its own",
+    test: Test::Cel("self.all(r, self.exists_one(other, other.name == r.name))", |value| {
+        let names: Vec<_> = elements(value).map(|route| &route["name"]).collect();
+        names.iter().all(|name| names.iter().filter(|other| other == &name).count() == 1)
+    }),
+};
+
+/// Somebody takes the requests.
+pub const SOME_WEIGHT: Rule = Rule {
+    message: "give at least one destination a weight above 0, or leave destinations out to use all the service's endpoints",
+    test: Test::Cel("self.size() == 0 || self.exists(d, !has(d.weight) || d.weight > 0)", |value| {
+        let mut weights = elements(value).map(|destination| destination.get("weight").and_then(Value::as_i64).unwrap_or(1)).peekable();
+        weights.peek().is_none() || weights.any(|weight| weight > 0)
+    }),
+};
+
+/// A method.
+pub const METHOD: Rule = Rule {
+    message: "write the method in capitals, such as GET or POST; for every method, leave the field out",
+    test: Test::Pattern("^[A-Z][A-Z0-9_-]*$"),
+};
+
+/// One condition on a path.
+pub const ONE_PATH: Rule = Rule {
+    message: "give path exactly one of exact, prefix and regex, such as {prefix: /api}; for every path, leave path out",
+    test: Test::OneOf(&["exact", "prefix", "regex"]),
+};
+
+/// A whole path.
+pub const PATH_EXACT: Rule = Rule {
+    message: "begin the exact path with /, and write it without query (?) and fragment (#); conditions on the query go to query",
+    test: Test::Pattern("^/[^?#]*$"),
+};
+
+/// The beginning of a path.
+pub const PATH_PREFIX: Rule = Rule {
+    message: "begin the prefix with /, and write it without query (?) and fragment (#); conditions on the query go to query",
+    test: Test::Pattern("^/[^?#]*$"),
+};
+
+/// One condition on a value.
+pub const ONE_VALUE: Rule = Rule {
+    message: "give the field exactly one of value, regex and present, such as {name: x-user-type, value: premium}",
+    test: Test::OneOf(&["value", "regex", "present"]),
+};
+
+/// Name of a header field (RFC 9110 section 5.1).
+pub const HEADER_NAME: Rule = Rule {
+    message: "write a header's name in letters, digits and -, such as x-user-type; conditions on path and method have fields of \
+              their own, and the authority is host",
+    test: Test::Pattern("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"),
+};
+
+/// One kind of destination.
+pub const ONE_DESTINATION: Rule = Rule {
+    message: "give the destination exactly one of version and service, such as {version: v1, weight: 90}",
+    test: Test::OneOf(&["version", "service"]),
+};
+
+/// A port belongs to a service.
+pub const PORT_WITH_SERVICE: Rule = Rule {
+    message: "leave port out, or name a service: a version is reached at the port the request was for",
+    test: Test::Cel("!has(self.port) || has(self.service)", |value| {
+        value.get("port").is_none() || value.get("service").is_some()
+    }),
+};
+
+/// RFC 1123 label; its length is bounded by the schema.
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// RFC 1123 subdomain; its length is bounded by the schema.
+const DNS_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Key of a label.
+const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+/// Value of a label.
+const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+
+/// Every rule, for [`crate::check`] to find by its CEL.
+pub(crate) const ALL: [&Rule; 18] = [
+    &DURATION,
+    &SERVICE_NAME,
+    &TARGET_NAME,
+    &VERSION_NAME,
+    &ROUTE_NAME,
+    &PORT_NAME,
+    &HOSTS,
+    &LABELS,
+    &ROUTE_NAMES,
+    &SOME_WEIGHT,
+    &METHOD,
+    &ONE_PATH,
+    &PATH_EXACT,
+    &PATH_PREFIX,
+    &ONE_VALUE,
+    &HEADER_NAME,
+    &ONE_DESTINATION,
+    &PORT_WITH_SERVICE,
+];
+
+impl Rule {
+    /// The rule in CEL.
+    pub fn cel(&self) -> String {
+        match self.test {
+            Test::Pattern(pattern) => format!("self.matches(r\"{pattern}\")"),
+            Test::OneOf(fields) => {
+                let counts: Vec<_> = fields.iter().map(|field| format!("(has(self.{field}) ? 1 : 0)")).collect();
+                format!("{} == 1", counts.join(" + "))
+            }
+            Test::Cel(cel, _) => cel.to_owned(),
+        }
+    }
+
+    /// Whether the rule holds for a value that the rest of the schema accepts.
+    pub fn holds(&self, value: &Value) -> bool {
+        match self.test {
+            Test::Pattern(pattern) => value.as_str().is_some_and(|text| is_match(pattern, text)),
+            Test::OneOf(fields) => fields.iter().filter(|field| value.get(**field).is_some()).count() == 1,
+            Test::Cel(_, holds) => holds(value),
+        }
+    }
+}
+
+/// The rules as `x-kubernetes-validations`.
+pub(crate) fn list(rules: &[&Rule]) -> Value {
+    rules.iter().map(|rule| json!({"rule": rule.cel(), "message": rule.message})).collect()
+}
+
+fn is_match(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+}
+
+fn elements(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    elements(value).filter_map(Value::as_str)
+}

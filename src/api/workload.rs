@@ -1,0 +1,48 @@
+//! `Workload`: a process that is not a pod. It exists in folders of manifests only, where it stands for Pods and EndpointSlices.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::rules;
+
+/// A process that is not a pod. It belongs to a Service when the Service's selector matches its `metadata.labels`.
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "leno.dev",
+    version = "v1alpha1",
+    kind = "Workload",
+    namespaced,
+    derive = "PartialEq",
+    doc = "Workload is a process that is not a pod. It belongs to a Service when the Service's selector matches its metadata.labels."
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadSpec {
+    /// IP address at which it listens. Default: 127.0.0.1.
+    pub address: IpAddr,
+    /// Ports on which it listens. A Service's targetPort finds them by number or by name. Default: none; it only calls others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub ports: Vec<WorkloadPort>,
+}
+
+/// A port on which a workload listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadPort {
+    /// Name of the port, for a Service's targetPort. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), extend("x-kubernetes-validations" = rules::list(&[&rules::PORT_NAME])))]
+    pub name: Option<String>,
+    /// Its number.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}
+
+impl Default for WorkloadSpec {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports: Vec::new() }
+    }
+}
