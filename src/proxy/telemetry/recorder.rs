@@ -1,0 +1,233 @@
+//! The recorder: one per worker, told of every request and connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+use super::access_log::AccessLog;
+use super::series::{Counter, RequestSeries, TcpSeries};
+use super::{Destination, Direction, RequestRecord, Spoken};
+
+/// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
+const SERIES_IDLE: Duration = Duration::from_secs(3600);
+/// Reasons beyond this many are counted together: the set is closed, this only bounds a mistake.
+const REASONS_MAX: usize = 64;
+
+/// What a worker counts, as the scraper sees it.
+#[derive(Debug, Default)]
+pub struct WorkerSeries {
+    pub(super) requests: Mutex<Vec<(Direction, Spoken, Destination, Weak<RequestSeries>)>>,
+    pub(super) tcp: Mutex<Vec<(Direction, Destination, Weak<TcpSeries>)>>,
+    pub(super) reasons: Mutex<Vec<(Direction, &'static str, Arc<Counter>)>>,
+    pub(super) connections_open: [Counter; 2],
+    pub(super) connections_total: [Counter; 2],
+    pub(super) detection_timeouts: Counter,
+    pub(super) access_log_dropped: Counter,
+}
+
+/// All workers' counters of one proxy. Locked only when a series is made and when somebody scrapes.
+#[derive(Debug, Default)]
+pub struct Registry {
+    pub(super) workers: Mutex<Vec<Arc<WorkerSeries>>>,
+}
+
+/// Counts what one worker does. Cheap to clone; stays on its worker's thread.
+#[derive(Clone)]
+pub struct Recorder(Rc<Inner>);
+
+struct Inner {
+    started: Instant,
+    shared: Arc<WorkerSeries>,
+    requests: RefCell<[[HashMap<Destination, Arc<RequestSeries>, RandomState>; Spoken::COUNT]; 2]>,
+    tcp: RefCell<[HashMap<Destination, Arc<TcpSeries>, RandomState>; 2]>,
+    reasons: RefCell<Vec<(Direction, &'static str, Arc<Counter>)>>,
+    log: Option<AccessLog>,
+}
+
+/// One opaque connection, as it ended.
+#[derive(Debug)]
+pub struct TcpRecord<'a> {
+    /// Which way.
+    pub direction: Direction,
+    /// Metric labels of the destination.
+    pub destination: &'a Destination,
+    /// Address of the client.
+    pub peer: std::net::SocketAddr,
+    /// Address of the other end, where there was one.
+    pub upstream: Option<std::net::SocketAddr>,
+    /// Why it could not be carried, or was cut; from a closed set.
+    pub reason: Option<&'static str>,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// From accept to close.
+    pub duration: Duration,
+}
+
+/// Counts a connection as open for as long as it lives.
+pub struct OpenConnection(Rc<Inner>, Direction);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.shared.connections_open[self.1.index()].sub(1);
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// A recorder for one more worker. `log` is where its access records go, if anywhere.
+    pub fn recorder(&self, log: Option<AccessLog>) -> Recorder {
+        let shared = Arc::new(WorkerSeries::default());
+        locked(&self.workers).push(Arc::clone(&shared));
+        Recorder(Rc::new(Inner {
+            started: Instant::now(),
+            shared,
+            requests: RefCell::default(),
+            tcp: RefCell::default(),
+            reasons: RefCell::default(),
+            log,
+        }))
+    }
+}
+
+impl Recorder {
+    /// Keeps the record of one request.
+    pub fn request(&self, record: &RequestRecord<'_>) {
+        let inner = &*self.0;
+        let series = inner.request_series(record.direction, record.spoken, record.destination);
+        series.by_class[usize::from((record.status / 100).min(5))].add(1);
+        series.duration.observe(record.duration);
+        series.bytes_in.add(record.bytes_in);
+        series.bytes_out.add(record.bytes_out);
+        series.used_at.set(inner.now());
+        if let Some(reason) = record.reason {
+            series.own.add(1);
+            inner.count_reason(record.direction, reason);
+        }
+        if let Some(log) = &inner.log {
+            log.request(record, &inner.shared.access_log_dropped);
+        }
+    }
+
+    /// Counts a connection that was accepted, until the guard is dropped.
+    pub fn connection_opened(&self, direction: Direction) -> OpenConnection {
+        self.0.shared.connections_total[direction.index()].add(1);
+        self.0.shared.connections_open[direction.index()].add(1);
+        OpenConnection(Rc::clone(&self.0), direction)
+    }
+
+    /// Keeps the record of one opaque connection.
+    pub fn tcp(&self, record: &TcpRecord<'_>) {
+        let inner = &*self.0;
+        let series = inner.tcp_series(record.direction, record.destination);
+        series.closed.add(1);
+        series.bytes_in.add(record.bytes_in);
+        series.bytes_out.add(record.bytes_out);
+        series.used_at.set(inner.now());
+        if let Some(reason) = record.reason {
+            series.failed.add(1);
+            inner.count_reason(record.direction, reason);
+        }
+        if let Some(log) = &inner.log {
+            log.tcp(record, &inner.shared.access_log_dropped);
+        }
+    }
+
+    /// Counts a connection on a port of undeclared protocol whose client stayed silent.
+    pub fn detection_timed_out(&self) {
+        self.0.shared.detection_timeouts.add(1);
+    }
+
+    /// Drops series that were not written to for an hour. To be called now and then.
+    pub fn prune(&self, now: Instant) {
+        let before = now.saturating_duration_since(self.0.started).saturating_sub(SERIES_IDLE).as_secs();
+        for map in self.0.requests.borrow_mut().iter_mut().flatten() {
+            map.retain(|_, series| series.used_at.get() >= before);
+        }
+        for map in self.0.tcp.borrow_mut().iter_mut() {
+            map.retain(|_, series| series.used_at.get() >= before);
+        }
+        locked(&self.0.shared.requests).retain(|(.., series)| series.strong_count() > 0);
+        locked(&self.0.shared.tcp).retain(|(.., series)| series.strong_count() > 0);
+    }
+}
+
+impl Inner {
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    fn request_series(&self, direction: Direction, spoken: Spoken, destination: &Destination) -> Arc<RequestSeries> {
+        let mut maps = self.requests.borrow_mut();
+        let map = &mut maps[direction.index()][spoken.index()];
+        if let Some(series) = map.get(destination) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(RequestSeries::default());
+        locked(&self.shared.requests).push((direction, spoken, destination.clone(), Arc::downgrade(&series)));
+        map.insert(destination.clone(), Arc::clone(&series));
+        series
+    }
+
+    fn tcp_series(&self, direction: Direction, destination: &Destination) -> Arc<TcpSeries> {
+        let mut maps = self.tcp.borrow_mut();
+        let map = &mut maps[direction.index()];
+        if let Some(series) = map.get(destination) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(TcpSeries::default());
+        locked(&self.shared.tcp).push((direction, destination.clone(), Arc::downgrade(&series)));
+        map.insert(destination.clone(), Arc::clone(&series));
+        series
+    }
+
+    fn count_reason(&self, direction: Direction, reason: &'static str) {
+        let mut reasons = self.reasons.borrow_mut();
+        let same = |(way, name, _): &&(Direction, &'static str, Arc<Counter>)| *way == direction && *name == reason;
+        if let Some((.., counter)) = reasons.iter().find(same) {
+            counter.add(1);
+        } else if reasons.len() < REASONS_MAX {
+            let counter = Arc::new(Counter::default());
+            counter.add(1);
+            reasons.push((direction, reason, Arc::clone(&counter)));
+            locked(&self.shared.reasons).push((direction, reason, counter));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::test_support::{record, somewhere};
+
+    #[test]
+    fn a_series_nobody_wrote_to_for_an_hour_is_dropped_and_a_used_one_stays() {
+        let registry = Registry::default();
+        let recorder = registry.recorder(None);
+        recorder.request(&record(&somewhere("v1"), 200));
+        let soon = Instant::now() + SERIES_IDLE - Duration::from_secs(60);
+        recorder.prune(soon);
+        assert_eq!(registry.requests().len(), 1);
+        recorder.prune(soon + Duration::from_secs(120));
+        assert_eq!(registry.requests().len(), 0);
+    }
+
+    #[test]
+    fn open_connections_are_counted_while_their_guard_lives() {
+        let registry = Registry::default();
+        let recorder = registry.recorder(None);
+        let guard = recorder.connection_opened(Direction::Inbound);
+        let open = || locked(&registry.workers)[0].connections_open[Direction::Inbound.index()].get();
+        assert_eq!(open(), 1);
+        drop(guard);
+        assert_eq!(open(), 0);
+    }
+}
