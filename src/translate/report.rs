@@ -1,0 +1,47 @@
+//! What is said about an object to who wrote it.
+
+use leno_core::names::{Name, ServiceId};
+
+/// What became of one MeshService or TrafficPolicy. The controller writes it to the object's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// `metadata.generation` of the version that the report is about.
+    pub generation: Option<i64>,
+    /// The service it is for, where that is known.
+    pub service: Option<ServiceId>,
+    /// The service's endpoints (of a MeshService that is in force).
+    pub endpoints: Option<EndpointCounts>,
+    /// Ready endpoints of each version, in the order of the spec (of a MeshService that is in force).
+    pub versions: Vec<(Name, usize)>,
+    /// `Accepted`, then `ResolvedRefs`.
+    pub conditions: Vec<Condition>,
+}
+
+/// The endpoints of a service, each pod counted once whatever its ports and addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Those that are ready.
+    pub ready: usize,
+    /// All.
+    pub total: usize,
+}
+
+/// One condition of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `Accepted` or `ResolvedRefs` (the constants of `leno_api::status`).
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub holds: bool,
+    /// One word from a closed set.
+    pub reason: &'static str,
+    /// Sentences: what is wrong and what to do.
+    pub message: String,
+}
+
+impl Report {
+    /// The condition `kind` (`Accepted`, `ResolvedRefs`).
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+}
