@@ -17,7 +17,8 @@ fail() { echo "${0##*/}: $*" >&2; exit 1; }
 cluster_pid() {
   local pid
   pid=$(cat "$cluster_state/pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "node.sh $cluster_name " || return 1
+  [ -r "/proc/$pid/cmdline" ] || return 1
+  tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q "node.sh $cluster_name " || return 1
   echo "$pid"
 }
 

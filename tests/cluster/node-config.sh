@@ -66,14 +66,18 @@ scheduler_flags=(
 write_config() {
   local etc=$state/etc
   echo "nameserver 127.0.0.1" >"$etc/resolv.pods" # CoreDNS itself has nobody to ask
+  local ranges="[{\"subnet\": \"$pod_cidr\"}]" routes='{"dst": "0.0.0.0/0"}'
+  if [ -n "$pod_cidr6" ]; then
+    ranges+=", [{\"subnet\": \"$pod_cidr6\"}]" routes+=', {"dst": "::/0"}'
+  fi
   mkdir -p /etc/cni/net.d
   cat >/etc/cni/net.d/10-bridge.conflist <<CNI
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [{
   "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
   "ipam": {
     "type": "host-local", "dataDir": "/run/cni",
-    "ranges": [[{"subnet": "$pod_cidr"}]${pod_cidr6:+, [{\"subnet\": \"$pod_cidr6\"}]}],
-    "routes": [{"dst": "0.0.0.0/0"}${pod_cidr6:+, {\"dst\": \"::/0\"}}]
+    "ranges": [$ranges],
+    "routes": [$routes]
   }
 }]}
 CNI
