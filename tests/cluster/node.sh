@@ -113,10 +113,7 @@ daemon() {
 import_images() {
   await ctr -a "$containerd_socket" version
   step "containerd up"
-  local archive
-  for archive in "$images"/*.tar; do
-    ctr -a "$containerd_socket" -n k8s.io images import "$archive" >>"$logs/import.log" 2>&1
-  done
+  ls "$images"/*.tar | xargs -P 4 -n 1 ctr -a "$containerd_socket" -n k8s.io images import >"$logs/import.log" 2>&1
   step "images imported"
 }
 
