@@ -31,6 +31,7 @@ mod socket;
 
 use ipnet::IpNet;
 
+pub use self::encode::Family;
 pub use self::error::InitError;
 pub use self::settings::InvalidSetting;
 
@@ -73,7 +74,12 @@ impl Default for Redirect {
 ///
 /// A kernel without IPv6 gets the IPv4 rules alone. Fails with everything as it was before.
 pub fn apply(redirect: &Redirect) -> Result<(), InitError> {
-    let family = if socket::kernel_has_ipv6() { encode::Family::Inet } else { encode::Family::Ipv4 };
+    let family = if socket::kernel_has_ipv6() { Family::Inet } else { Family::Ipv4 };
+    apply_for(redirect, family)
+}
+
+/// Like [`apply`], for the IP versions of `family` whatever the kernel has.
+pub fn apply_for(redirect: &Redirect, family: Family) -> Result<(), InitError> {
     socket::transact(&encode::batch(redirect, family))?;
     tracing::info!(
         family = family.name(),

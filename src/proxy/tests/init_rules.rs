@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use leno_proxy::init::{self, InitError, Redirect};
+use leno_proxy::init::{self, Family, InitError, Redirect};
 use leno_proxy::original_dst::original_destination;
 use rustix::thread::{LinkNameSpaceType, Uid, move_into_link_name_space, set_thread_res_uid};
 use socket2::SockRef;
@@ -179,6 +179,25 @@ fn excluding_every_ipv4_address_leaves_ipv6_redirected() {
 }
 
 #[test]
+fn a_kernel_without_ipv6_redirects_ipv4() {
+    let Some(cable) = Cable::new() else { return };
+    for _ in 0..2 {
+        cable.pod.run_as(ROOT, || init::apply_for(&redirect(), Family::Ipv4)).unwrap();
+    }
+    let listing = cable.pod.command("nft", "list table ip leno");
+    assert_eq!(rule_lines(&listing).len(), 11, "the rules for IPv6 networks are left out: {listing}");
+
+    let outbound = cable.pod.listen(V4.loopback, 15101);
+    let accepted = cable.pod.dial(APP, SocketAddr::new(V4.nowhere, 80), &outbound);
+    assert_eq!(original_destination(&accepted).unwrap(), Some(SocketAddr::new(V4.nowhere, 80)));
+    for address in [V4.excluded, V6.peer] {
+        let peer = cable.peer.listen(address, 80);
+        let accepted = cable.pod.dial(APP, SocketAddr::new(address, 80), &peer);
+        assert_eq!(original_destination(&accepted).unwrap(), None);
+    }
+}
+
+#[test]
 fn the_table_reads_as_intended_and_applying_again_gives_the_same() {
     let Some(cable) = Cable::with_rules(&redirect()) else { return };
     let first = cable.pod.table();
@@ -248,6 +267,12 @@ struct Cable {
 impl Cable {
     /// The pair with `redirect` programmed in the pod, or `None` when this process may not build it.
     fn with_rules(redirect: &Redirect) -> Option<Self> {
+        let cable = Self::new()?;
+        cable.pod.run_as(ROOT, || init::apply(redirect)).unwrap();
+        Some(cable)
+    }
+
+    fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: network namespaces and redirect rules need root");
             return None;
@@ -264,7 +289,6 @@ impl Cable {
             peer.ip(&format!("addr add {} dev lo", at.excluded));
             pod.ip(&format!("route add default via {}", at.peer));
         }
-        pod.run_as(ROOT, || init::apply(redirect)).unwrap();
         Some(Self { pod, peer })
     }
 }
