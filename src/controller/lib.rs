@@ -1,1 +1,7 @@
-//! leno-controller.
+//! leno-controller: watches the cluster (or a folder), publishes to proxies, injects sidecars and writes status.
+//!
+//! Reading order: [`run`] wires everything; [`source`] yields objects; [`publish`] and [`stream`] serve proxies; [`webhook`]
+//! and [`inject`] put sidecars into pods; [`certificates`], [`leader`] and [`status`] are the controller's own upkeep.
+
+pub mod certificates;
+pub mod inject;
