@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"math"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"k8s.io/client-go/kubernetes"
+)
+
+const servicesPerProxy = 10
+
+type measureOptions struct {
+	world
+	kubeconfig, command, controllerLog string
+	address, ca, serverName            string
+	clients, groups                    int
+	singles, routes, rate              int
+	churn, settle, readyTimeout        time.Duration
+}
+
+func measureCommand(arguments []string) error {
+	var o measureOptions
+	flags := flag.NewFlagSet("measure", flag.ExitOnError)
+	worldFlags(flags, &o.kubeconfig, &o.world)
+	flags.StringVar(&o.command, "controller", "", "shell command that becomes the controller")
+	flags.StringVar(&o.controllerLog, "controller-log", "controller.log", "file for its output")
+	flags.StringVar(&o.address, "address", "127.0.0.1:15110", "where the controller serves the control stream")
+	flags.StringVar(&o.ca, "ca", "", "CA of the control stream's certificate; without it any certificate is taken")
+	flags.StringVar(&o.serverName, "server-name", "leno-controller.leno-system.svc", "name in that certificate")
+	flags.IntVar(&o.clients, "clients", 100, "simulated proxies")
+	flags.IntVar(&o.groups, "groups", 1, "proxies fall into this many groups, each using ten services of its own")
+	flags.IntVar(&o.singles, "singles", 30, "endpoint changes one by one")
+	flags.IntVar(&o.routes, "routes", 10, "routing changes one by one, if the TrafficPolicy kind is installed")
+	flags.IntVar(&o.rate, "rate", 100, "endpoint changes per second while churning")
+	flags.DurationVar(&o.churn, "churn", 20*time.Second, "how long to churn")
+	flags.DurationVar(&o.settle, "settle", 5*time.Second, "rest before memory and idle CPU are read")
+	flags.DurationVar(&o.readyTimeout, "ready-timeout", time.Minute, "limit for the proxies to get their configuration")
+	flags.Parse(arguments)
+	if err := o.check(); err != nil {
+		return err
+	}
+	result, err := measure(o)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(os.Stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(result)
+}
+
+func (o measureOptions) check() error {
+	switch {
+	case o.command == "":
+		return errors.New("-controller is needed: the command that starts the controller")
+	case o.groups < 1 || o.groups*servicesPerProxy > o.services:
+		return fmt.Errorf("-groups must be from 1 to %d, a tenth of -services", o.services/servicesPerProxy)
+	case o.clients < o.groups || o.clients > o.pods():
+		return fmt.Errorf("-clients must be from %d (-groups) to %d (all pods)", o.groups, o.pods())
+	case o.rate < 1:
+		return errors.New("-rate must be at least 1")
+	case o.singles+o.routes+int(o.churn.Seconds()*float64(o.rate)) > changesMax:
+		return fmt.Errorf("at most %d changes fit one run: lower -singles, -routes, -rate or -churn", changesMax)
+	}
+	return nil
+}
+
+// result is what one run found out. Memory is the controller's resident set.
+type result struct {
+	Services            int     `json:"services"`
+	EndpointsPerService int     `json:"endpoints_per_service"`
+	Clients             int     `json:"clients"`
+	ReadySeconds        float64 `json:"ready_s"`       // from the controller's start until one proxy has everything
+	AllReadySeconds     float64 `json:"all_clients_s"` // from the start of the others until they have, too
+	ConfigurationBytes  int64   `json:"configuration_bytes_of_a_client"`
+	MemoryOneMiB        float64 `json:"memory_one_client_mib"`
+	MemoryAllMiB        float64 `json:"memory_all_clients_mib"`
+	MemoryPerClientKiB  float64 `json:"memory_per_client_kib"`
+	MemoryMaxMiB        float64 `json:"memory_max_mib"`
+	StartCPUSeconds     float64 `json:"start_cpu_s"`
+	IdleCPUPercent      float64 `json:"idle_cpu_percent"`
+	Single              *phase  `json:"single"`
+	Churn               *phase  `json:"churn"`
+	Route               *phase  `json:"route,omitempty"`
+	StreamsLost         int64   `json:"streams_lost"`
+}
+
+// bench is one run under way.
+type bench struct {
+	measureOptions
+	writer     *kubernetes.Clientset
+	controller *process
+	book       *changeBook
+	proxies    []*proxy
+	lost       atomic.Int64
+	dial       []grpc.DialOption
+	idleCPU    float64 // of a core
+}
+
+func measure(o measureOptions) (*result, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	writer, err := connect(o.kubeconfig, "writer")
+	if err != nil {
+		return nil, err
+	}
+	watcher, err := connect(o.kubeconfig, "watcher")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{measureOptions: o, writer: writer, book: newChangeBook(time.Now())}
+	if b.dial, err = dialOptions(o.ca, o.serverName); err != nil {
+		return nil, err
+	}
+	b.makeProxies()
+	if err := watchBarely(ctx, watcher, b.book); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	if b.controller, err = startProcess(o.command, o.controllerLog); err != nil {
+		return nil, err
+	}
+	defer b.controller.stop()
+	found := &result{Services: o.services, EndpointsPerService: o.endpoints, Clients: o.clients}
+	if err := b.attach(ctx, started, found); err != nil {
+		return nil, err
+	}
+	if err := b.change(ctx, found); err != nil {
+		return nil, err
+	}
+	found.MemoryMaxMiB = b.controller.memoryMiB("VmHWM")
+	found.StreamsLost = b.lost.Load()
+	return found, nil
+}
+
+func (b *bench) makeProxies() {
+	for number := range b.clients {
+		var services []string
+		for i := range servicesPerProxy {
+			services = append(services, b.resource(b.groupOf(number)*servicesPerProxy+i))
+		}
+		b.proxies = append(b.proxies, newProxy(number, b.world, services, b.book, &b.lost))
+	}
+}
+
+func (b *bench) groupOf(number int) int { return number % b.groups }
+
+// attach brings the proxies up, first one alone, and reads what that takes.
+func (b *bench) attach(ctx context.Context, started time.Time, found *result) error {
+	first, others := b.proxies[0], b.proxies[1:]
+	last, err := b.bringUp(ctx, []*proxy{first})
+	if err != nil {
+		return err
+	}
+	found.ReadySeconds = hundredths(last.Sub(started).Seconds())
+	found.StartCPUSeconds = hundredths(b.controller.cpu().Seconds())
+	found.ConfigurationBytes = first.bytes.Load()
+	time.Sleep(b.settle)
+	found.MemoryOneMiB = b.controller.memoryMiB("VmRSS")
+
+	othersStarted := time.Now()
+	if last, err = b.bringUp(ctx, others); err != nil {
+		return err
+	}
+	found.AllReadySeconds = max(0, hundredths(last.Sub(othersStarted).Seconds()))
+	time.Sleep(b.settle)
+	found.MemoryAllMiB = b.controller.memoryMiB("VmRSS")
+	grown := (found.MemoryAllMiB - found.MemoryOneMiB) * 1024
+	found.MemoryPerClientKiB = hundredths(grown / math.Max(1, float64(len(others))))
+
+	usedBefore, before := b.controller.cpu(), time.Now()
+	time.Sleep(b.settle)
+	b.idleCPU = (b.controller.cpu() - usedBefore).Seconds() / time.Since(before).Seconds()
+	found.IdleCPUPercent = hundredths(b.idleCPU * 100)
+	return nil
+}
+
+// bringUp starts proxies and gives the instant when the last of them had its configuration.
+func (b *bench) bringUp(ctx context.Context, proxies []*proxy) (time.Time, error) {
+	var last time.Time
+	for _, p := range proxies {
+		go p.run(ctx, b.address, b.dial)
+	}
+	timeout := time.After(b.readyTimeout)
+	for i, p := range proxies {
+		select {
+		case <-p.ready:
+			if p.readyT.After(last) {
+				last = p.readyT
+			}
+		case <-b.controller.ended:
+			return last, fmt.Errorf("the controller ended: see %s", b.controllerLog)
+		case <-timeout:
+			return last, fmt.Errorf("proxy %s (%d of %d) has not got its %d services with their endpoints from %s after %v: see %s",
+				p.nodeID, i+1, len(proxies), servicesPerProxy, b.address, b.readyTimeout, b.controllerLog)
+		}
+	}
+	return last, nil
+}
+
+func (b *bench) change(ctx context.Context, found *result) error {
+	var err error
+	if found.Single, err = b.singleChanges(ctx); err != nil {
+		return err
+	}
+	if found.Churn, err = b.churnChanges(ctx); err != nil {
+		return err
+	}
+	if !hasTrafficPolicies(ctx, b.writer) {
+		log.Print("routing changes are left out: the TrafficPolicy kind is not installed")
+		return nil
+	}
+	found.Route, err = b.routeChanges(ctx)
+	return err
+}
+
+func dialOptions(caFile, serverName string) ([]grpc.DialOption, error) {
+	config := &tls.Config{ServerName: serverName, InsecureSkipVerify: caFile == ""}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", caFile)
+		}
+	}
+	// The controller is dialled before it listens: try often, so that readiness is seen at once.
+	eager := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond},
+		MinConnectTimeout: 5 * time.Second,
+	}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)),
+		grpc.WithConnectParams(eager),
+	}, nil
+}
