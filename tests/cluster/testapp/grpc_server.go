@@ -137,12 +137,12 @@ func runGRPCServer(args []string) error {
 	server := grpc.NewServer()
 	server.RegisterService(&echoDescription, echo)
 	fmt.Fprintf(os.Stderr, "grpc %s in %s: listening on %s\n", echo.version, echo.pod, listener.Addr())
-	failed := make(chan error, 1)
+	stop, failed := terminated(), make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
 		return err
-	case <-terminated():
+	case <-stop:
 		server.GracefulStop() // returns when the calls in flight have ended
 		return nil
 	}

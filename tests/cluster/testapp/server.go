@@ -51,12 +51,12 @@ func runServer(args []string) error {
 
 // serveUntilTerminated stops accepting at once on SIGTERM, lets requests in flight finish, and returns.
 func serveUntilTerminated(server *http.Server, serve func() error) error {
-	failed := make(chan error, 1)
+	stop, failed := terminated(), make(chan error, 1)
 	go func() { failed <- serve() }()
 	select {
 	case err := <-failed:
 		return err
-	case <-terminated():
+	case <-stop:
 		return server.Shutdown(context.Background())
 	}
 }

@@ -1,0 +1,105 @@
+// The promises of the application that tests of the mesh build on.
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func testServer(t *testing.T) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer((&app{name: "a", version: "v7", pod: "p", status: http.StatusOK}).routes())
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestEchoSendsBackBodyAndTrailers(t *testing.T) {
+	body := strings.Repeat("0123456789", 50_000)
+	request, _ := http.NewRequest(http.MethodPost, testServer(t).URL+"/echo", io.NopCloser(strings.NewReader(body)))
+	request.Trailer = http.Header{"X-Sum": {"42"}}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echoed, err := io.ReadAll(answer.Body)
+	if err != nil || string(echoed) != body {
+		t.Fatalf("got %d bytes and %v, want %d", len(echoed), err, len(body))
+	}
+	if got := answer.Trailer.Get("X-Sum"); got != "42" {
+		t.Fatalf("trailer is %q", got)
+	}
+}
+
+func TestFlakyFailsAsOftenAsAskedPerKey(t *testing.T) {
+	server := testServer(t)
+	for _, step := range []struct {
+		key  string
+		want int
+	}{{"a", 503}, {"a", 503}, {"a", 200}, {"b", 503}, {"a", 200}} {
+		answer, err := http.Get(server.URL + "/flaky?fails=2&key=" + step.key)
+		if err != nil || answer.StatusCode != step.want {
+			t.Fatalf("key %s: want %d, got %v (%v)", step.key, step.want, answer, err)
+		}
+	}
+}
+
+func TestLoadChargesAStallToEveryRequestItDelayed(t *testing.T) {
+	request := requestFlags{url: testServer(t).URL + "/delay?ms=50", method: http.MethodGet, timeout: time.Minute}
+	due, counts := make(chan time.Time), newCounts()
+	go func() {
+		schedule(due, 1000, 0, 4)
+		close(due)
+	}()
+	client := request.client(1)
+	for at := range due { // one worker for requests that are all due at once
+		counts.add(request.send(client), time.Since(at))
+	}
+	if counts.Failed > 0 || counts.ByVersion["v7"] != 4 || counts.latencies[3] < 190*time.Millisecond {
+		t.Fatalf("got %+v", counts)
+	}
+}
+
+func TestSigtermRefusesNewConnectionsAndFinishesRequestsInFlight(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-release
+	})}
+	ended, status := make(chan error, 1), make(chan int, 1)
+	go func() { ended <- serveUntilTerminated(server, func() error { return server.Serve(listener) }) }()
+	go func() {
+		answer, err := http.Get("http://" + listener.Addr().String())
+		if err != nil {
+			status <- 0
+			return
+		}
+		status <- answer.StatusCode
+	}()
+	<-arrived
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for refused := false; !refused; {
+		connection, err := net.Dial("tcp", listener.Addr().String())
+		if refused = err != nil; !refused {
+			_ = connection.Close()
+		}
+	}
+	close(release)
+	if got := <-status; got != http.StatusOK {
+		t.Fatalf("the request in flight got %d", got)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
