@@ -13,8 +13,25 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// One definition in YAML, as it stands in `crds/`.
 pub fn crd_yaml(crd: &CustomResourceDefinition) -> String {
-    let body = serde_yaml::to_string(crd).expect("a definition is plain data");
+    let mut json = serde_json::to_value(crd).expect("a definition is plain data");
+    whole_numbers(&mut json);
+    let body = serde_yaml::to_string(&json).expect("a definition is plain data");
     format!("# Generated from the types in src/api. Change those, then run: UPDATE_CRDS=1 cargo test -p leno-api\n{body}")
+}
+
+/// Writes bounds as `65535`, not `65535.0`.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(object) => object.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let digits = number.to_string();
+            if let Some(whole) = digits.strip_suffix(".0").and_then(|whole| whole.parse::<i64>().ok()) {
+                *number = whole.into();
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// `crd` with its schema tidied.
@@ -30,8 +47,13 @@ fn tidy_schema(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.remove("nullable");
-            if let Some(format) = object.get_mut("format").filter(|format| format.as_str().is_some_and(|text| text.starts_with("uint"))) {
-                *format = "int32".into();
+            // A field called `title` would be a schema, so an object; only the text is noise.
+            if object.get("title").is_some_and(Value::is_string) {
+                object.remove("title");
+            }
+            let rust_format = object.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
+            if rust_format {
+                object.insert("format".into(), "int32".into());
             }
             object.values_mut().for_each(tidy_schema);
         }

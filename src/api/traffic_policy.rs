@@ -59,7 +59,7 @@ pub struct TargetRef {
     /// MeshService or Service. Default: MeshService.
     #[serde(default)]
     pub kind: TargetKind,
-    /// Its name.
+    /// Name of the MeshService or Service.
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::list(&[&rules::TARGET_NAME])))]
     pub name: String,
 }
@@ -143,7 +143,7 @@ pub struct PathMatch {
 #[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::ONE_VALUE])))]
 pub struct HeaderMatch {
     /// Name of the field, in any case.
-    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-validations" = rules::list(&[&rules::HEADER_NAME])))]
+    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-validations" = rules::list(&[&rules::HEADER_NAME])))]
     pub name: String,
     /// The whole value, compared with case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
