@@ -4,11 +4,24 @@
 //! a service, of its endpoints or of a workload is computed when it is asked for. It never fails as a whole: an object that
 //! cannot be used becomes a [`Report`], its last good version stays in force, and everything else goes on.
 //!
-//! Reading order: [`object`], [`translator`], [`report`].
+//! Reading order: [`object`], [`translator`], then inside: `namespace` (what is stored), `changing` (what a change touches),
+//! `model`, `serving` and `resolve` (the model), `reporting`. `mesh`, `policy`, `service` and `backing` read single objects.
 
+mod age;
+mod backing;
+mod changing;
+mod mesh;
+mod model;
+mod namespace;
 pub mod object;
+mod policy;
 pub mod report;
+mod reporting;
+mod resolve;
+mod service;
+mod serving;
 pub mod touched;
+mod tracked;
 pub mod translator;
 
 pub use object::{Change, Kind, Object, ObjectKey};

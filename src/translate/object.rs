@@ -74,6 +74,34 @@ impl Kind {
         [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
 }
 
+impl Object {
+    /// Names the object. One without a namespace, which only files hold, is in `default`.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Service(it) => ObjectKey::new(Kind::Service, it.namespace.clone(), it.name.clone()),
+            Self::EndpointSlice(it) => ObjectKey::new(Kind::EndpointSlice, it.namespace.clone(), it.name.clone()),
+            Self::Pod(it) => ObjectKey::new(Kind::Pod, it.namespace.clone(), it.name.clone()),
+            Self::MeshService(it) => of_metadata(Kind::MeshService, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
+            Self::TrafficPolicy(it) => of_metadata(Kind::TrafficPolicy, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
+            Self::Workload(it) => of_metadata(Kind::Workload, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
+        }
+    }
+}
+
+fn of_metadata(kind: Kind, namespace: Option<&str>, name: Option<&str>) -> ObjectKey {
+    ObjectKey::new(kind, namespace.filter(|it| !it.is_empty()).unwrap_or("default"), name.unwrap_or_default())
+}
+
+impl Change {
+    /// Names the object that changed.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Apply(object) => object.key(),
+            Self::Delete(key) | Self::Unreadable { key, .. } => key.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -45,3 +45,27 @@ impl Report {
         self.conditions.iter().find(|condition| condition.kind == kind)
     }
 }
+
+/// The words of [`Condition::reason`].
+pub mod reason {
+    /// The object is in force.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Everything it names exists.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// It says something that cannot be used.
+    pub const INVALID: &str = "Invalid";
+    /// An older object is for the same service.
+    pub const CONFLICTED: &str = "Conflicted";
+    /// What a policy is for does not exist.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// A Service it names does not exist.
+    pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+    /// A Service it names leads outside the cluster.
+    pub const SERVICE_NOT_IN_MESH: &str = "ServiceNotInMesh";
+    /// A version it names does not exist.
+    pub const VERSION_NOT_FOUND: &str = "VersionNotFound";
+    /// A port it names does not exist.
+    pub const PORT_NOT_FOUND: &str = "PortNotFound";
+    /// An older MeshService names the same host.
+    pub const HOST_CONFLICTED: &str = "HostConflicted";
+}

@@ -1,70 +1,284 @@
 //! The translator: the present state of all objects, and the model computed from it.
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use leno_core::endpoints::{Endpoints, EndpointsId};
-use leno_core::names::{ServiceId, WorkloadId};
+use leno_core::names::{Name, ServiceId, WorkloadId, service_of_host};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
 
-use crate::object::{Change, Kind, ObjectKey};
+use crate::age::Age;
+use crate::backing::Local;
+use crate::changing::Effects;
+use crate::mesh;
+use crate::namespace::Namespace;
+use crate::object::{Change, Kind, Object, ObjectKey};
+use crate::policy;
 use crate::report::Report;
+use crate::reporting::TakenHost;
+use crate::service;
 use crate::touched::Touched;
+use crate::tracked::Tracked;
 
 /// The state of all objects, and what they mean together. See the crate's documentation.
 #[derive(Debug)]
 pub struct Translator {
     cluster_domain: Box<str>,
+    namespaces: BTreeMap<Name, Namespace>,
+    /// Index: services by cluster IP. More than one only in files that are wrong; the first counts.
+    vips: BTreeSet<(IpAddr, ServiceId)>,
+    /// Index: good MeshServices, as (namespace, name), by the hosts they name.
+    hosts: BTreeMap<Name, BTreeSet<(Name, Name)>>,
+}
+
+/// A MeshService that may be asked for a host: in force, for a service that exists. Ordered oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    age: Age,
+    namespace: Name,
+    mesh: Name,
+    service: Name,
 }
 
 impl Translator {
     /// A translator that has seen nothing yet. `cluster_domain` is the DNS domain of the cluster, mostly `cluster.local`.
     pub fn new(cluster_domain: &str) -> Self {
-        Self { cluster_domain: cluster_domain.into() }
+        Self { cluster_domain: cluster_domain.into(), namespaces: BTreeMap::new(), vips: BTreeSet::new(), hosts: BTreeMap::new() }
     }
 
     /// Takes in one change. The cost is that of the one object and of the services it touches.
     pub fn apply(&mut self, change: Change) -> Touched {
-        todo!("{change:?}")
+        match change {
+            Change::Apply(object) => {
+                let key = object.key();
+                self.put(&key, Some(object))
+            }
+            Change::Delete(key) => self.put(&key, None),
+            Change::Unreadable { key, generation, error } => self.put_unreadable(&key, generation, error),
+        }
     }
 
     /// Takes in a whole list of one kind: what is absent is deleted, what is equal touches nothing.
+    /// Changes of other kinds are left out.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Change>) -> Touched {
-        todo!("{kind} {objects:?}")
+        let mut absent: BTreeSet<ObjectKey> = self.namespaces.values().flat_map(|it| it.names(kind).into_iter().map(|name| it.key(kind, &name))).collect();
+        let mut touched = Touched::default();
+        for change in objects {
+            let key = change.key();
+            if key.kind != kind {
+                continue;
+            }
+            if !matches!(change, Change::Delete(_)) {
+                absent.remove(&key);
+            }
+            touched.merge(self.apply(change));
+        }
+        for key in absent {
+            touched.merge(self.put(&key, None));
+        }
+        touched
     }
 
     /// The service, if it is in the mesh.
     pub fn service(&self, id: &ServiceId) -> Option<Service> {
-        todo!("{id}")
+        self.namespaces.get(&id.namespace)?.service(&id.name)
     }
 
     /// The endpoints of one port of a service in the mesh.
     pub fn endpoints(&self, id: &EndpointsId) -> Option<Endpoints> {
-        todo!("{id}")
+        self.namespaces.get(&id.service.namespace)?.endpoints(&id.service.name, id.port)
     }
 
-    /// What a proxy beside the pod or workload needs to know of it.
+    /// What a proxy beside the pod or workload needs to know of it. A pod that is known only by the slices that name it has
+    /// its ports, and no versions yet.
     pub fn workload(&self, id: &WorkloadId) -> Option<Workload> {
-        todo!("{id}")
+        self.namespaces.get(&id.namespace)?.workload(&id.name)
     }
 
     /// The service at a virtual address and one of its ports.
     pub fn find_address(&self, address: SocketAddr) -> Option<ServiceId> {
-        todo!("{address}")
+        let first = ServiceId::new("", "");
+        let at_address = self.vips.range((address.ip(), first)..).take_while(|(vip, _)| *vip == address.ip()).map(|(_, id)| id);
+        let mut with_port = at_address.filter(|id| self.stored(id).is_some_and(|service| service.port(address.port()).is_some()));
+        with_port.next().cloned()
     }
 
     /// The service that `host` (without port) means to a caller in `namespace`.
+    ///
+    /// A name of cluster DNS means its service, as DNS itself would have it, so that no MeshService can take another service's
+    /// name. Any other is looked for among `spec.hosts`, in the caller's namespace first; of several the oldest counts.
     pub fn find_host(&self, host: &str, namespace: &str) -> Option<ServiceId> {
-        todo!("{host} {namespace}")
+        let by_dns = service_of_host(host, namespace, &self.cluster_domain).filter(|id| self.stored(id).is_some());
+        by_dns.or_else(|| {
+            let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+            let claim = self.claims(&host).min_by_key(|claim| (&*claim.namespace != namespace, claim.clone()))?;
+            Some(ServiceId::new(claim.namespace, claim.service))
+        })
     }
 
     /// Every service in the mesh, ordered.
     pub fn services(&self) -> impl Iterator<Item = &ServiceId> {
-        std::iter::empty()
+        self.namespaces.values().flat_map(|it| it.services.values()).filter(|service| !service.external).map(|service| &service.id)
     }
 
-    /// What is said about a MeshService or TrafficPolicy.
+    /// What is said about a MeshService or TrafficPolicy. There are no reports on objects of other kinds.
     pub fn report(&self, key: &ObjectKey) -> Option<Report> {
-        todo!("{key}")
+        let namespace = self.namespaces.get(&key.namespace)?;
+        match key.kind {
+            Kind::MeshService => namespace.mesh_report(&key.name, &self.taken_hosts(namespace, &key.name)),
+            Kind::TrafficPolicy => namespace.policy_report(&key.name),
+            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => None,
+        }
+    }
+
+    /// Every MeshService and TrafficPolicy, ordered: what there are reports on.
+    pub fn reported(&self) -> impl Iterator<Item = ObjectKey> {
+        let keys = |it: &Namespace, kind| it.names(kind).into_iter().map(|name| it.key(kind, &name)).collect::<Vec<_>>();
+        [Kind::MeshService, Kind::TrafficPolicy].into_iter().flat_map(move |kind| self.namespaces.values().flat_map(move |it| keys(it, kind)))
+    }
+
+    /// The object of `key` is now `object`.
+    fn put(&mut self, key: &ObjectKey, object: Option<Object>) -> Touched {
+        let namespace = self.namespace(key);
+        let (shared, name) = (namespace.name.clone(), &key.name);
+        let before = Names::of(namespace, key);
+        let mut effects = Effects::default();
+        match object {
+            Some(Object::Service(it)) => namespace.put_service(name, Some(service::Service::new(&shared, it)), &mut effects),
+            Some(Object::EndpointSlice(it)) => namespace.put_slice(name, Some(it), &mut effects),
+            Some(Object::Pod(it)) => namespace.put_pod(name, Some(it.labels), &mut effects),
+            Some(Object::Workload(it)) => namespace.put_local(name, Some(Local::new(&it)), &mut effects),
+            Some(Object::MeshService(it)) => {
+                let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
+                let next = Tracked::next(namespace.meshes.get(name), age, it.metadata.generation, mesh::read(&it));
+                namespace.put_mesh(name, Some(next), &mut effects);
+            }
+            Some(Object::TrafficPolicy(it)) => {
+                let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
+                let next = Tracked::next(namespace.policies.get(name), age, it.metadata.generation, policy::read(&it.spec));
+                namespace.put_policy(name, Some(next), &mut effects);
+            }
+            None => match key.kind {
+                Kind::Service => namespace.put_service(name, None, &mut effects),
+                Kind::EndpointSlice => namespace.put_slice(name, None, &mut effects),
+                Kind::Pod => namespace.put_pod(name, None, &mut effects),
+                Kind::Workload => namespace.put_local(name, None, &mut effects),
+                Kind::MeshService => namespace.put_mesh(name, None, &mut effects),
+                Kind::TrafficPolicy => namespace.put_policy(name, None, &mut effects),
+            },
+        }
+        let after = Names::of(namespace, key);
+        self.finish(key, before, after, effects)
+    }
+
+    /// The object of `key` is there but did not decode. Of kinds that nobody reports on, the last good state is kept in silence:
+    /// the source of the objects logs it.
+    fn put_unreadable(&mut self, key: &ObjectKey, generation: Option<i64>, error: String) -> Touched {
+        let namespace = self.namespace(key);
+        let before = Names::of(namespace, key);
+        let mut effects = Effects::default();
+        match key.kind {
+            Kind::MeshService => {
+                let next = Tracked::unreadable(namespace.meshes.get(&key.name), generation, error);
+                namespace.put_mesh(&key.name, Some(next), &mut effects);
+            }
+            Kind::TrafficPolicy => {
+                let next = Tracked::unreadable(namespace.policies.get(&key.name), generation, error);
+                namespace.put_policy(&key.name, Some(next), &mut effects);
+            }
+            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => (),
+        }
+        let after = Names::of(namespace, key);
+        self.finish(key, before, after, effects)
+    }
+
+    /// Brings the indexes that reach over namespaces up to date, and touches what they lead to.
+    fn finish(&mut self, key: &ObjectKey, before: Names, after: Names, effects: Effects) -> Touched {
+        let Effects { mut touched, hosts } = effects;
+        before.vips.into_iter().for_each(|vip| drop(self.vips.remove(&vip)));
+        self.vips.extend(after.vips);
+        let claim = (key.namespace.clone(), key.name.clone());
+        for host in before.hosts {
+            if let Some(claims) = self.hosts.get_mut(&host) {
+                claims.remove(&claim);
+            }
+        }
+        for host in after.hosts {
+            self.hosts.entry(host).or_default().insert(claim.clone());
+        }
+        touched.names |= !hosts.is_empty();
+        for host in hosts {
+            match self.hosts.get(&host) {
+                Some(claims) if claims.is_empty() => drop(self.hosts.remove(&host)),
+                Some(claims) => {
+                    let keys = claims.iter().map(|(namespace, name)| ObjectKey::new(Kind::MeshService, namespace.clone(), name.clone()));
+                    touched.reports.extend(keys);
+                }
+                None => (),
+            }
+        }
+        if self.namespaces.get(&key.namespace).is_some_and(Namespace::is_empty) {
+            self.namespaces.remove(&key.namespace);
+        }
+        touched
+    }
+
+    fn namespace(&mut self, key: &ObjectKey) -> &mut Namespace {
+        self.namespaces.entry(key.namespace.clone()).or_insert_with(|| Namespace::new(key.namespace.clone()))
+    }
+
+    /// The stored Service, if it is in the mesh.
+    fn stored(&self, id: &ServiceId) -> Option<&service::Service> {
+        self.namespaces.get(&id.namespace)?.mesh_service(&id.name)
+    }
+
+    /// The MeshServices that may be asked for `host`.
+    fn claims(&self, host: &str) -> impl Iterator<Item = Claim> {
+        self.hosts.get(host).into_iter().flatten().filter_map(|(namespace, name)| self.namespaces.get(namespace)?.claim(name))
+    }
+
+    /// The hosts of a MeshService that an older one has.
+    fn taken_hosts(&self, namespace: &Namespace, name: &str) -> Vec<TakenHost> {
+        let Some(own) = namespace.meshes.get_key_value(name).and_then(|(name, _)| namespace.claim(name)) else { return Vec::new() };
+        let hosts = namespace.meshes.get(name).and_then(Tracked::value).map(|mesh| mesh.hosts.clone()).unwrap_or_default();
+        let taken = hosts.into_iter().filter_map(|host| {
+            let oldest = self.claims(&host).min().filter(|oldest| *oldest < own)?;
+            Some(TakenHost { host, namespace: oldest.namespace, mesh: oldest.mesh })
+        });
+        taken.collect()
+    }
+}
+
+impl Namespace {
+    /// The MeshService called `name`, if it is in force for a service that exists.
+    fn claim(&self, name: &Name) -> Option<Claim> {
+        let object = self.meshes.get(name)?;
+        let service = object.value()?.service.clone();
+        let in_force = self.mesh_in_force(&service).is_some_and(|(winner, _)| winner == *name);
+        (in_force && self.mesh_service(&service).is_some()).then(|| Claim { age: object.age, namespace: self.name.clone(), mesh: name.clone(), service })
+    }
+}
+
+/// What one object says that the indexes over all namespaces hold.
+#[derive(Default)]
+struct Names {
+    vips: Vec<(IpAddr, ServiceId)>,
+    hosts: Vec<Name>,
+}
+
+impl Names {
+    fn of(namespace: &Namespace, key: &ObjectKey) -> Self {
+        match key.kind {
+            Kind::Service => {
+                let vips = namespace.services.get(&key.name).into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone())));
+                Self { vips: vips.collect(), hosts: Vec::new() }
+            }
+            Kind::MeshService => {
+                let mesh = namespace.meshes.get(&key.name).and_then(Tracked::value);
+                Self { vips: Vec::new(), hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default() }
+            }
+            Kind::EndpointSlice | Kind::Pod | Kind::TrafficPolicy | Kind::Workload => Self::default(),
+        }
     }
 }

@@ -1,0 +1,139 @@
+//! What is kept of endpoint slices, pods and workloads: there are many, so it is little.
+
+use std::net::IpAddr;
+
+use leno_api as api;
+use leno_api::k8s::{Labels, TargetPort};
+use leno_core::names::Name;
+
+/// An EndpointSlice, as much as the model needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// Its name.
+    pub(crate) name: Name,
+    /// TCP ports of every endpoint: the name of the service's port, and what is listened on.
+    pub(crate) ports: Box<[(Box<str>, u16)]>,
+    /// Its endpoints.
+    pub(crate) endpoints: Box<[SliceEndpoint]>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SliceEndpoint {
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// The pod behind it.
+    pub(crate) pod: Option<Name>,
+    /// Whether it may be given requests.
+    pub(crate) state: State,
+}
+
+/// Whether an endpoint may be given requests. The order is that of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    /// It may.
+    Ready,
+    /// It ends, but still answers: it may where nobody is ready (KEP-1669).
+    Draining,
+    /// It may not.
+    Down,
+}
+
+/// A pod, as much as the model needs; also a pod that slices name before it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Pod {
+    /// Its labels; `None` while it is not known.
+    pub(crate) labels: Option<Labels>,
+    /// Services whose slices name it, with how many endpoints do.
+    pub(crate) services: Vec<(Name, u32)>,
+}
+
+/// A process that is not a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// Its labels.
+    pub(crate) labels: Labels,
+    /// Where it listens.
+    pub(crate) address: IpAddr,
+    /// What it listens on: name (empty when it has none) and number.
+    pub(crate) ports: Box<[(Box<str>, u16)]>,
+}
+
+impl Slice {
+    /// What to keep of `slice`. The pods' names are those of `shared`, so that each is stored once.
+    pub(crate) fn new(slice: api::k8s::EndpointSlice, mut shared: impl FnMut(Name) -> Name) -> Self {
+        let ports = slice.ports.into_vec().into_iter().filter(|port| &*port.protocol == "TCP");
+        let endpoints = slice.endpoints.into_vec().into_iter().map(|it| SliceEndpoint {
+            address: it.address,
+            state: match (it.ready, it.serving && it.terminating) {
+                (true, _) => State::Ready,
+                (false, true) => State::Draining,
+                (false, false) => State::Down,
+            },
+            pod: it.pod.map(&mut shared),
+        });
+        Self {
+            name: slice.name,
+            ports: ports.filter_map(|port| Some((port.name.unwrap_or_default(), port.port?))).collect(),
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    /// The pods it names; a pod may come more than once.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &Name> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
+    }
+
+    /// What its endpoints listen on for the service's port called `name`.
+    pub(crate) fn port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(port, _)| **port == *name).map(|(_, number)| *number)
+    }
+}
+
+impl Pod {
+    /// Whether nothing is left to remember.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.labels.is_none() && self.services.is_empty()
+    }
+
+    /// One more endpoint of `service` names the pod.
+    pub(crate) fn link(&mut self, service: &Name) {
+        match self.services.iter_mut().find(|(name, _)| name == service) {
+            Some((_, count)) => *count += 1,
+            None => {
+                // Mostly one service per pod: no room for more than there are.
+                self.services.reserve_exact(1);
+                self.services.push((service.clone(), 1));
+            }
+        }
+    }
+
+    /// One endpoint of `service` less names the pod.
+    pub(crate) fn unlink(&mut self, service: &Name) {
+        for (_, count) in self.services.iter_mut().filter(|(name, _)| name == service) {
+            *count = count.saturating_sub(1);
+        }
+        self.services.retain(|(_, count)| *count > 0);
+    }
+}
+
+impl Local {
+    /// What to keep of `workload`.
+    pub(crate) fn new(workload: &api::Workload) -> Self {
+        let ports = workload.spec.ports.iter().map(|port| (port.name.as_deref().unwrap_or_default().into(), port.port));
+        Self {
+            labels: workload.metadata.labels.iter().flatten().collect(),
+            address: workload.spec.address,
+            ports: ports.collect(),
+        }
+    }
+
+    /// The port it listens on that `target` means.
+    pub(crate) fn port(&self, target: &TargetPort) -> Option<u16> {
+        let found = self.ports.iter().find(|(name, number)| match target {
+            TargetPort::Number(wanted) => number == wanted,
+            TargetPort::Name(wanted) => name == wanted,
+        });
+        found.map(|(_, number)| *number)
+    }
+}

@@ -1,0 +1,114 @@
+//! What a MeshService means.
+
+use std::collections::BTreeSet;
+
+use leno_api as api;
+use leno_api::k8s::Labels;
+use leno_core::balance::Algorithm;
+use leno_core::names::Name;
+use leno_core::service::Protocol;
+
+/// A good MeshService.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Mesh {
+    /// Name of the Service it is for.
+    pub(crate) service: Name,
+    /// Further host names, lower case.
+    pub(crate) hosts: Vec<Name>,
+    /// Protocols of ports.
+    pub(crate) ports: Vec<(u16, Protocol)>,
+    /// Named subsets of the endpoints.
+    pub(crate) versions: Vec<Version>,
+    /// How an endpoint is chosen.
+    pub(crate) balancer: Algorithm,
+}
+
+/// A named subset of the endpoints.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Version {
+    /// Its name.
+    pub(crate) name: Name,
+    /// Labels that its pods have.
+    pub(crate) labels: Labels,
+}
+
+impl Mesh {
+    /// The versions that something with these labels belongs to, in list order.
+    pub(crate) fn versions_of<'a>(&'a self, labels: Option<&'a Labels>) -> impl Iterator<Item = &'a Name> {
+        let selected = self.versions.iter().filter(move |version| labels.is_some_and(|it| it.contains_all(version.labels.iter())));
+        selected.map(|version| &version.name)
+    }
+
+    /// The protocol of `port`, if the object says it.
+    pub(crate) fn protocol(&self, port: u16) -> Option<Protocol> {
+        self.ports.iter().find(|(number, _)| *number == port).map(|(_, protocol)| *protocol)
+    }
+
+    /// Whether it has a version called `name`.
+    pub(crate) fn has_version(&self, name: &str) -> bool {
+        self.versions.iter().any(|version| &*version.name == name)
+    }
+}
+
+/// Reads a MeshService; otherwise everything that is wrong with it.
+pub(crate) fn read(object: &api::MeshService) -> Result<Mesh, Vec<String>> {
+    let mut problems = Vec::new();
+    let spec = &object.spec;
+    for (index, host) in spec.hosts.iter().enumerate().filter(|(_, host)| !is_host(host)) {
+        problems.push(format!("spec.hosts[{index}]: {host:?} is not a host name: leave out scheme, port, path and wildcards."));
+    }
+    let mut names = BTreeSet::new();
+    for (index, version) in spec.versions.iter().enumerate() {
+        if version.name.is_empty() {
+            problems.push(format!("spec.versions[{index}]: a version needs a name."));
+        } else if !names.insert(&version.name) {
+            problems.push(format!("spec.versions[{index}]: there are two versions called {}: give each a name of its own.", version.name));
+        }
+        if version.labels.is_empty() {
+            problems.push(format!("spec.versions[{index}].labels: name at least one label that the version's pods have."));
+        }
+    }
+    let mut ports = BTreeSet::new();
+    for (index, port) in spec.ports.iter().enumerate().filter(|(_, port)| !ports.insert(port.port)) {
+        problems.push(format!("spec.ports[{index}]: port {} is listed twice: list it once.", port.port));
+    }
+    if problems.is_empty() { Ok(mesh(object)) } else { Err(problems) }
+}
+
+fn mesh(object: &api::MeshService) -> Mesh {
+    let spec = &object.spec;
+    let mut hosts: Vec<Name> = spec.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
+    hosts.sort();
+    hosts.dedup();
+    Mesh {
+        service: object.service_name().into(),
+        hosts,
+        ports: spec.ports.iter().map(|it| (it.port, protocol(it.protocol))).collect(),
+        versions: spec.versions.iter().map(|it| Version { name: it.name.as_str().into(), labels: it.labels.iter().collect() }).collect(),
+        balancer: algorithm(object.algorithm()),
+    }
+}
+
+fn protocol(protocol: api::mesh_service::Protocol) -> Protocol {
+    match protocol {
+        api::mesh_service::Protocol::Http => Protocol::Http,
+        api::mesh_service::Protocol::Http2 => Protocol::Http2,
+        api::mesh_service::Protocol::Grpc => Protocol::Grpc,
+        api::mesh_service::Protocol::Tls => Protocol::Tls,
+        api::mesh_service::Protocol::Tcp => Protocol::Tcp,
+    }
+}
+
+fn algorithm(algorithm: api::mesh_service::Algorithm) -> Algorithm {
+    match algorithm {
+        api::mesh_service::Algorithm::LeastRequest => Algorithm::LeastRequest,
+        api::mesh_service::Algorithm::RoundRobin => Algorithm::RoundRobin,
+        api::mesh_service::Algorithm::Random => Algorithm::Random,
+    }
+}
+
+/// Whether `host` is one host name: letters, digits, `-` and single dots.
+fn is_host(host: &str) -> bool {
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    host.len() <= 253 && host.split('.').all(label)
+}

@@ -1,0 +1,158 @@
+//! One namespace: its objects, and the indexes by which a change finds what it touches. Nothing a Service, a MeshService or a
+//! TrafficPolicy says reaches over the border of its namespace; only addresses and hosts do, and those the translator keeps.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use leno_core::names::{Name, ServiceId, WorkloadId};
+
+use crate::backing::{Local, Pod, Slice};
+use crate::mesh::Mesh;
+use crate::object::{Kind, ObjectKey};
+use crate::policy::{Policy, TargetRef};
+use crate::service::Service;
+use crate::tracked::Tracked;
+
+/// The objects of one namespace.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    /// Its name.
+    pub(crate) name: Name,
+    pub(crate) services: BTreeMap<Name, Service>,
+    /// Slices by service, ordered by their names. A service mostly has one.
+    pub(crate) slices: BTreeMap<Name, Vec<Slice>>,
+    /// Pods that are known or that slices name.
+    pub(crate) pods: HashMap<Name, Pod>,
+    pub(crate) locals: BTreeMap<Name, Local>,
+    pub(crate) meshes: BTreeMap<Name, Tracked<Mesh>>,
+    pub(crate) policies: BTreeMap<Name, Tracked<Policy>>,
+    /// Index: the service of each slice.
+    pub(super) slice_services: HashMap<Name, Name>,
+    /// Index: good MeshServices by the service they are for.
+    pub(super) meshes_for: BTreeMap<Name, BTreeSet<Name>>,
+    /// Index: good policies by what they are for.
+    pub(super) policies_for: BTreeMap<TargetRef, BTreeSet<Name>>,
+    /// Index: good policies by the other services they name.
+    pub(super) policies_naming: BTreeMap<Name, BTreeSet<Name>>,
+}
+
+/// What holds for a service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct InForce {
+    /// Its MeshService, by name.
+    pub(crate) mesh: Option<(Name, Arc<Mesh>)>,
+    /// Its TrafficPolicy, by name.
+    pub(crate) policy: Option<(Name, Arc<Policy>)>,
+}
+
+impl Namespace {
+    /// An empty namespace.
+    pub(crate) fn new(name: Name) -> Self {
+        Self {
+            name,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            pods: HashMap::new(),
+            locals: BTreeMap::new(),
+            meshes: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            slice_services: HashMap::new(),
+            meshes_for: BTreeMap::new(),
+            policies_for: BTreeMap::new(),
+            policies_naming: BTreeMap::new(),
+        }
+    }
+
+    /// Whether no object is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.slices.is_empty()
+            && self.pods.is_empty()
+            && self.locals.is_empty()
+            && self.meshes.is_empty()
+            && self.policies.is_empty()
+    }
+
+    /// The names of all objects of `kind`.
+    pub(crate) fn names(&self, kind: Kind) -> Vec<Name> {
+        match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slice_services.keys().cloned().collect(),
+            Kind::Pod => self.pods.iter().filter(|(_, pod)| pod.labels.is_some()).map(|(name, _)| name.clone()).collect(),
+            Kind::MeshService => self.meshes.keys().cloned().collect(),
+            Kind::TrafficPolicy => self.policies.keys().cloned().collect(),
+            Kind::Workload => self.locals.keys().cloned().collect(),
+        }
+    }
+
+    /// The id of the service called `name`.
+    pub(crate) fn service_id(&self, name: &Name) -> ServiceId {
+        ServiceId::new(self.name.clone(), name.clone())
+    }
+
+    /// The id of the pod or workload called `name`.
+    pub(crate) fn workload_id(&self, name: &Name) -> WorkloadId {
+        WorkloadId::new(self.name.clone(), name.clone())
+    }
+
+    /// The key of an object of this namespace.
+    pub(crate) fn key(&self, kind: Kind, name: &Name) -> ObjectKey {
+        ObjectKey::new(kind, self.name.clone(), name.clone())
+    }
+
+    /// The service called `name`, if it is in the mesh.
+    pub(crate) fn mesh_service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).filter(|service| !service.external)
+    }
+
+    /// The slices of `service`.
+    pub(crate) fn slices_of(&self, service: &str) -> &[Slice] {
+        self.slices.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The workloads that are no pods and belong to `service`.
+    pub(crate) fn locals_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (&'a Name, &'a Local)> {
+        self.locals.iter().filter(|(_, local)| service.selects(&local.labels))
+    }
+
+    /// What holds for `service`.
+    pub(crate) fn in_force(&self, service: &Name) -> InForce {
+        InForce { mesh: self.mesh_in_force(service), policy: self.policy_in_force(service) }
+    }
+
+    /// The MeshService that holds for `service`: the oldest.
+    pub(crate) fn mesh_in_force(&self, service: &str) -> Option<(Name, Arc<Mesh>)> {
+        oldest(&self.meshes, self.meshes_for(service))
+    }
+
+    /// The TrafficPolicy that holds for `service`: the oldest.
+    pub(crate) fn policy_in_force(&self, service: &Name) -> Option<(Name, Arc<Policy>)> {
+        oldest(&self.policies, self.policies_for(service).iter())
+    }
+
+    /// The good MeshServices for `service`.
+    pub(crate) fn meshes_for(&self, service: &str) -> impl Iterator<Item = &Name> {
+        self.meshes_for.get(service).into_iter().flatten()
+    }
+
+    /// The good policies for `service`, whether they name it or one of its MeshServices.
+    pub(crate) fn policies_for(&self, service: &Name) -> BTreeSet<Name> {
+        let meshes = self.meshes_for(service).map(|mesh| TargetRef::MeshService(mesh.clone()));
+        let targets = meshes.chain([TargetRef::Service(service.clone())]);
+        targets.filter_map(|target| self.policies_for.get(&target)).flatten().cloned().collect()
+    }
+
+    /// The name of the service that a policy's target means, if that is known. Whether it exists is not asked.
+    pub(crate) fn service_of(&self, target: &TargetRef) -> Option<Name> {
+        match target {
+            TargetRef::Service(name) => Some(name.clone()),
+            TargetRef::MeshService(name) => self.meshes.get(name)?.value().map(|mesh| mesh.service.clone()),
+        }
+    }
+}
+
+/// The oldest good one of `names`; of two that are equally old, the first by name.
+fn oldest<'n, T>(all: &BTreeMap<Name, Tracked<T>>, names: impl Iterator<Item = &'n Name>) -> Option<(Name, Arc<T>)> {
+    let good = names.filter_map(|name| all.get(name).and_then(|it| Some((it.age, name, it.value()?))));
+    good.min_by_key(|(age, name, _)| (*age, *name)).map(|(_, name, value)| (name.clone(), Arc::clone(value)))
+}

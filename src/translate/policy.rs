@@ -1,0 +1,189 @@
+//! What a TrafficPolicy means, before its destinations are looked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use leno_api as api;
+use leno_api::traffic_policy as spec;
+use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
+use leno_core::names::Name;
+use leno_core::weight::Weight;
+
+/// A good TrafficPolicy.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Policy {
+    /// What it is for.
+    pub(crate) target: TargetRef,
+    /// Time for requests whose route says nothing else.
+    pub(crate) timeout: Option<Duration>,
+    /// Its routes, in list order.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// What a policy is for, as it spells it. It is in the policy's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TargetRef {
+    /// A MeshService, which names a Service.
+    MeshService(Name),
+    /// A Service.
+    Service(Name),
+}
+
+/// One route.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Route {
+    pub(crate) name: Name,
+    pub(crate) matches: Vec<Match>,
+    pub(crate) destinations: Vec<(Destination, Weight)>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Where requests go, as the policy spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// A version of the target.
+    Version(Name),
+    /// Another service of the namespace.
+    Service(Name, Option<u16>),
+}
+
+impl Policy {
+    /// The other services that its destinations name.
+    pub(crate) fn named_services(&self) -> impl Iterator<Item = &Name> {
+        self.routes.iter().flat_map(|route| &route.destinations).filter_map(|(destination, _)| match destination {
+            Destination::Service(name, _) => Some(name),
+            Destination::Version(_) => None,
+        })
+    }
+}
+
+/// Reads a TrafficPolicy; otherwise everything that is wrong with it.
+pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>> {
+    let mut reader = Reader::default();
+    let target = &spec.target_ref;
+    if target.name.is_empty() {
+        reader.problem("spec.targetRef.name", "name the MeshService or Service that the policy is for.");
+    }
+    let timeout = reader.duration("spec.timeout", spec.timeout.as_ref());
+    let routes = spec.routes.iter().enumerate().map(|(index, route)| reader.route(index, route)).collect();
+    let mut names = BTreeSet::new();
+    for (index, route) in spec.routes.iter().enumerate().filter(|(_, route)| !route.name.is_empty()) {
+        if !names.insert(&route.name) {
+            reader.problem(&format!("spec.routes[{index}].name"), &format!("there are two routes called {}: give each a name of its own.", route.name));
+        }
+    }
+    let name = target.name.as_str().into();
+    let target = match target.kind {
+        spec::TargetKind::MeshService => TargetRef::MeshService(name),
+        spec::TargetKind::Service => TargetRef::Service(name),
+    };
+    if reader.problems.is_empty() { Ok(Policy { target, timeout, routes }) } else { Err(reader.problems) }
+}
+
+/// Reads on after a problem, so that a person learns all of them at once.
+#[derive(Default)]
+struct Reader {
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn problem(&mut self, path: &str, message: &str) {
+        self.problems.push(format!("{path}: {message}"));
+    }
+
+    fn duration(&mut self, path: &str, duration: Option<&api::Duration>) -> Option<Duration> {
+        match duration?.parse() {
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.problem(path, &format!("{error}."));
+                None
+            }
+        }
+    }
+
+    /// A route without a name is called by its place in the list.
+    fn route(&mut self, index: usize, route: &spec::Route) -> Route {
+        let path = format!("spec.routes[{index}]");
+        let name = if route.name.is_empty() { format!("route-{index}") } else { route.name.clone() };
+        let matches = route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
+        let destinations = route.destinations.iter().enumerate();
+        let destinations = destinations.filter_map(|(place, it)| self.destination(&format!("{path}.destinations[{place}]"), it)).collect();
+        Route { name: name.into(), matches, destinations, timeout: self.duration(&format!("{path}.timeout"), route.timeout.as_ref()) }
+    }
+
+    fn conditions(&mut self, path: &str, spec: &spec::Match) -> Match {
+        let headers = spec.headers.iter().enumerate().filter_map(|(index, it)| {
+            let value = self.value(&format!("{path}.headers[{index}]"), &it.name, it.value.as_deref(), it.regex.as_deref(), it.present)?;
+            Some(FieldMatch { name: it.name.to_ascii_lowercase().into(), value })
+        });
+        let headers = headers.collect();
+        let query = spec.query.iter().enumerate().filter_map(|(index, it)| {
+            let value = self.value(&format!("{path}.query[{index}]"), &it.name, it.value.as_deref(), it.regex.as_deref(), it.present)?;
+            Some(FieldMatch { name: it.name.as_str().into(), value })
+        });
+        let query = query.collect();
+        let method = spec.method.as_deref().map(Name::from);
+        Match { path: spec.path.as_ref().and_then(|it| self.path(&format!("{path}.path"), it)), method, headers, query }
+    }
+
+    fn path(&mut self, path: &str, spec: &spec::PathMatch) -> Option<PathMatch> {
+        match (&spec.exact, &spec.prefix, &spec.regex) {
+            (Some(exact), None, None) => self.plain_path(&format!("{path}.exact"), exact).map(PathMatch::Exact),
+            (None, Some(prefix), None) => self.plain_path(&format!("{path}.prefix"), prefix).map(PathMatch::Prefix),
+            (None, None, Some(regex)) => self.pattern(&format!("{path}.regex"), regex).map(PathMatch::Regex),
+            (_, _, _) => {
+                self.problem(path, "write exactly one of exact, prefix and regex.");
+                None
+            }
+        }
+    }
+
+    fn plain_path(&mut self, path: &str, text: &str) -> Option<Name> {
+        if text.starts_with('/') && !text.contains(['?', '#']) {
+            return Some(text.into());
+        }
+        self.problem(path, &format!("{text:?} is not a path: begin with /, and leave out query and fragment."));
+        None
+    }
+
+    fn pattern(&mut self, path: &str, source: &str) -> Option<Pattern> {
+        match Pattern::new(source) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                self.problem(path, &format!("{error}."));
+                None
+            }
+        }
+    }
+
+    fn value(&mut self, path: &str, name: &str, value: Option<&str>, regex: Option<&str>, present: Option<bool>) -> Option<ValueMatch> {
+        if name.is_empty() {
+            self.problem(&format!("{path}.name"), "write the name of the field.");
+        }
+        match (value, regex, present) {
+            (Some(value), None, None) => Some(ValueMatch::Exact(value.into())),
+            (None, Some(regex), None) => self.pattern(&format!("{path}.regex"), regex).map(ValueMatch::Regex),
+            (None, None, Some(present)) => Some(ValueMatch::Present(present)),
+            (_, _, _) => {
+                self.problem(path, "write exactly one of value, regex and present.");
+                None
+            }
+        }
+    }
+
+    fn destination(&mut self, path: &str, spec: &spec::Destination) -> Option<(Destination, Weight)> {
+        let weight = Weight::new(spec.weight).map_err(|error| self.problem(&format!("{path}.weight"), &format!("{error}."))).ok()?;
+        match (&spec.version, &spec.service, spec.port) {
+            (Some(version), None, None) => Some((Destination::Version(version.as_str().into()), weight)),
+            (None, Some(service), port) => Some((Destination::Service(service.as_str().into(), port), weight)),
+            (Some(_), None, Some(_)) => {
+                self.problem(&format!("{path}.port"), "a port goes with service; a version is reached at the port the request was for.");
+                None
+            }
+            (_, _, _) => {
+                self.problem(path, "write exactly one of version and service.");
+                None
+            }
+        }
+    }
+}

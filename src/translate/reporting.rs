@@ -1,0 +1,170 @@
+//! Reports on MeshServices and TrafficPolicies.
+
+use leno_api::status::{ACCEPTED, RESOLVED_REFS};
+use leno_core::names::{Name, ServiceId};
+
+use crate::mesh::Mesh;
+use crate::namespace::Namespace;
+use crate::policy::{Policy, TargetRef};
+use crate::report::{Condition, Report, reason};
+use crate::resolve::{Unresolved, listed, ports_of};
+use crate::tracked::Tracked;
+
+/// A host that an older MeshService has.
+pub(crate) struct TakenHost {
+    pub(crate) host: Name,
+    pub(crate) namespace: Name,
+    pub(crate) mesh: Name,
+}
+
+impl Namespace {
+    /// The report on the MeshService called `name`. `taken` are its hosts that callers of other namespaces find elsewhere.
+    pub(crate) fn mesh_report(&self, name: &str, taken: &[TakenHost]) -> Option<Report> {
+        let (name, object) = self.meshes.get_key_value(name)?;
+        let Some(mesh) = object.value() else { return Some(unusable(object)) };
+        let id = self.service_id(&mesh.service);
+        let in_force = self.mesh_in_force(&mesh.service).map(|(winner, _)| winner);
+        let other = in_force.filter(|winner| winner != name);
+        let accepted = if object.problems.is_empty() {
+            match &other {
+                Some(other) => conflicted("MeshService", &self.name, other, &id),
+                None => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.")),
+            }
+        } else {
+            invalid(object, other.is_none())
+        };
+        let service = self.mesh_service(&mesh.service);
+        let counted = service.filter(|_| other.is_none()).map(|service| self.counts(service, mesh));
+        let (endpoints, versions) = counted.map_or((None, Vec::new()), |(counts, versions)| (Some(counts), versions));
+        let resolved = summary(&self.unresolved_of_mesh(mesh, &id, taken), "The Service and its ports exist.");
+        Some(Report { generation: object.generation, service: Some(id), endpoints, versions, conditions: vec![accepted, resolved] })
+    }
+
+    /// The report on the TrafficPolicy called `name`.
+    pub(crate) fn policy_report(&self, name: &str) -> Option<Report> {
+        let (name, object) = self.policies.get_key_value(name)?;
+        let Some(policy) = object.value() else { return Some(unusable(object)) };
+        let target = self.target(policy);
+        let service = target.as_ref().ok().cloned();
+        let other = service.as_ref().and_then(|id| self.policy_in_force(&id.name)).map(|(winner, _)| winner).filter(|winner| winner != name);
+        let accepted = match (&target, &other) {
+            (_, _) if !object.problems.is_empty() => invalid(object, target.is_ok() && other.is_none()),
+            (Err(message), _) => fails(ACCEPTED, reason::TARGET_NOT_FOUND, message.clone()),
+            (Ok(id), Some(other)) => conflicted("TrafficPolicy", &self.name, other, id),
+            (Ok(id), None) => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.")),
+        };
+        let resolved = match &target {
+            Err(message) => fails(RESOLVED_REFS, reason::TARGET_NOT_FOUND, message.clone()),
+            Ok(id) => {
+                let mesh = self.mesh_in_force(&id.name).map(|(_, mesh)| mesh);
+                let service = self.mesh_service(&id.name);
+                let unresolved = service.map(|service| self.unresolved(policy, service, mesh.as_deref())).unwrap_or_default();
+                summary(&unresolved, "The target and all destinations exist.")
+            }
+        };
+        Some(Report { generation: object.generation, service, endpoints: None, versions: Vec::new(), conditions: vec![accepted, resolved] })
+    }
+
+    /// The service that `policy` is for, if it is in the mesh; otherwise why not, in words.
+    fn target(&self, policy: &Policy) -> Result<ServiceId, String> {
+        let namespace = &self.name;
+        let service = match &policy.target {
+            TargetRef::Service(name) => name.clone(),
+            TargetRef::MeshService(name) => match self.meshes.get(name).map(Tracked::value) {
+                Some(Some(mesh)) => mesh.service.clone(),
+                Some(None) => return Err(format!("MeshService {namespace}/{name}, which spec.targetRef names, is not valid: see its conditions.")),
+                None if self.services.contains_key(name) => {
+                    return Err(format!(
+                        "There is no MeshService {namespace}/{name}, but there is a Service of that name: write kind: Service in spec.targetRef."
+                    ));
+                }
+                None => return Err(format!("There is no MeshService {namespace}/{name}. Create it, or correct spec.targetRef.")),
+            },
+        };
+        let id = self.service_id(&service);
+        match (self.services.get(&service), &policy.target) {
+            (Some(found), _) if found.external => {
+                Err(format!("Service {id} is of type ExternalName, which the mesh does not carry. Name another target in spec.targetRef."))
+            }
+            (Some(_), _) => Ok(id),
+            (None, TargetRef::Service(_)) => Err(format!("There is no Service {id}. Create it, or correct spec.targetRef.")),
+            (None, TargetRef::MeshService(name)) => {
+                Err(format!("There is no Service {id}, which MeshService {namespace}/{name} is for. Create it, or correct the MeshService."))
+            }
+        }
+    }
+
+    /// What `mesh` names and is not there.
+    fn unresolved_of_mesh(&self, mesh: &Mesh, id: &ServiceId, taken: &[TakenHost]) -> Vec<Unresolved> {
+        let Some(service) = self.services.get(&mesh.service) else {
+            let message = format!("There is no Service {id}. Create it, or name another one in spec.service.");
+            return vec![Unresolved { reason: reason::SERVICE_NOT_FOUND, message }];
+        };
+        if service.external {
+            let message = format!("Service {id} is of type ExternalName, which the mesh does not carry. Name another one in spec.service.");
+            return vec![Unresolved { reason: reason::SERVICE_NOT_IN_MESH, message }];
+        }
+        let mut unresolved = Vec::new();
+        let lacking: Vec<u16> = mesh.ports.iter().map(|(port, _)| *port).filter(|port| service.port(*port).is_none()).collect();
+        if !lacking.is_empty() {
+            let message =
+                format!("Service {id} has no TCP port {} (it has {}): correct spec.ports.", listed(&lacking), ports_of(service));
+            unresolved.push(Unresolved { reason: reason::PORT_NOT_FOUND, message });
+        }
+        unresolved.extend(taken.iter().map(|TakenHost { host, namespace, mesh }| Unresolved {
+            reason: reason::HOST_CONFLICTED,
+            message: format!(
+                "MeshService {namespace}/{mesh} is older and names host {host} too, so callers outside namespace {} are sent there. \
+                 Remove the host from one of the two.",
+                self.name
+            ),
+        }));
+        unresolved
+    }
+}
+
+/// The report on an object that has never been good.
+fn unusable<T>(object: &Tracked<T>) -> Report {
+    let resolved = fails(RESOLVED_REFS, reason::INVALID, "Not looked at, because the object is not valid.".to_owned());
+    let conditions = vec![invalid(object, false), resolved];
+    Report { generation: object.generation, service: None, endpoints: None, versions: Vec::new(), conditions }
+}
+
+/// That the present version is not good. `in_force` says whether an earlier one is.
+fn invalid<T>(object: &Tracked<T>, in_force: bool) -> Condition {
+    let mut message = object.problems.join(" ");
+    match &object.good {
+        Some(good) if in_force => {
+            let which = good.generation.map_or_else(|| "its last good version".to_owned(), |number| format!("generation {number}"));
+            message.push_str(&format!(" Until this is corrected, {which} stays in force."));
+        }
+        Some(_) | None => message.push_str(" Until this is corrected, the object is not in force."),
+    }
+    fails(ACCEPTED, reason::INVALID, message)
+}
+
+fn conflicted(kind: &str, namespace: &str, other: &str, service: &ServiceId) -> Condition {
+    let message = format!(
+        "{kind} {namespace}/{other} is for Service {service} too and is older, so it alone is in force. Merge the two, or delete one."
+    );
+    fails(ACCEPTED, reason::CONFLICTED, message)
+}
+
+/// `ResolvedRefs`: the first reason, and all messages.
+fn summary(unresolved: &[Unresolved], otherwise: &str) -> Condition {
+    match unresolved.first() {
+        None => holds(RESOLVED_REFS, reason::RESOLVED_REFS, otherwise.to_owned()),
+        Some(first) => {
+            let messages: Vec<&str> = unresolved.iter().map(|it| it.message.as_str()).collect();
+            fails(RESOLVED_REFS, first.reason, messages.join(" "))
+        }
+    }
+}
+
+fn holds(kind: &'static str, reason: &'static str, message: String) -> Condition {
+    Condition { kind, holds: true, reason, message }
+}
+
+fn fails(kind: &'static str, reason: &'static str, message: String) -> Condition {
+    Condition { kind, holds: false, reason, message }
+}

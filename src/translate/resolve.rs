@@ -1,0 +1,124 @@
+//! A policy's destinations, held against what exists.
+
+use leno_core::names::{Name, ServiceId};
+use leno_core::route::{Destination, RouteTable, Rule, Target};
+
+use crate::mesh::Mesh;
+use crate::namespace::Namespace;
+use crate::policy;
+use crate::policy::Policy;
+use crate::report::reason;
+use crate::service::Service;
+
+/// A destination that is not there, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unresolved {
+    /// One word.
+    pub(crate) reason: &'static str,
+    /// What is not there and what to do.
+    pub(crate) message: String,
+}
+
+impl Namespace {
+    /// The routes of `service`: those of the policy in force, or none.
+    pub(crate) fn routes(&self, service: &Service, mesh: Option<&Mesh>) -> RouteTable {
+        let Some((name, policy)) = self.policy_in_force(&service.id.name) else { return RouteTable::default() };
+        let rules = policy.routes.iter().map(|route| Rule {
+            name: route.name.clone(),
+            matches: route.matches.clone(),
+            destinations: self.destinations(route, service, mesh),
+            timeout: route.timeout,
+        });
+        RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect())
+    }
+
+    /// Every destination of `policy` that is not there for requests to `service`.
+    pub(crate) fn unresolved(&self, policy: &Policy, service: &Service, mesh: Option<&Mesh>) -> Vec<Unresolved> {
+        let all = policy.routes.iter().flat_map(|route| route.destinations.iter().map(move |(destination, _)| (route, destination)));
+        let mut unresolved: Vec<Unresolved> = all
+            .filter_map(|(route, destination)| {
+                let problem = self.resolve(destination, service, mesh).1?;
+                Some(Unresolved { reason: problem.reason, message: format!("Route {}: {}", route.name, problem.message) })
+            })
+            .collect();
+        unresolved.dedup();
+        unresolved
+    }
+
+    fn destinations(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Destination> {
+        let resolved = route.destinations.iter().map(|(destination, weight)| Destination {
+            target: self.resolve(destination, service, mesh).0,
+            weight: *weight,
+        });
+        resolved.collect()
+    }
+
+    /// What `destination` is for requests to `service`, and what is wrong with it.
+    fn resolve(&self, destination: &policy::Destination, service: &Service, mesh: Option<&Mesh>) -> (Target, Option<Unresolved>) {
+        match destination {
+            policy::Destination::Version(version) if mesh.is_some_and(|mesh| mesh.has_version(version)) => (Target::Version(version.clone()), None),
+            policy::Destination::Version(version) => {
+                let problem = Unresolved { reason: reason::VERSION_NOT_FOUND, message: missing_version(version, service, mesh) };
+                (Target::Missing(format!("version {version}").into()), Some(problem))
+            }
+            policy::Destination::Service(name, port) => self.resolve_service(name, *port, service),
+        }
+    }
+
+    fn resolve_service(&self, name: &Name, port: Option<u16>, service: &Service) -> (Target, Option<Unresolved>) {
+        let id = ServiceId::new(self.name.clone(), name.clone());
+        let spelt = port.map_or_else(|| format!("service {name}"), |port| format!("service {name}:{port}"));
+        let missing = Target::Missing(spelt.into());
+        let Some(other) = self.services.get(name) else {
+            let message = format!("there is no Service {id}. Create it, or name another one. Until then its share of requests is answered 500.");
+            return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_FOUND, message }));
+        };
+        if other.external {
+            let message = format!("Service {id} is of type ExternalName, which the mesh does not carry. Its share of requests is answered 500.");
+            return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_IN_MESH, message }));
+        }
+        let wanted: Vec<u16> = port.map_or_else(|| service.ports.iter().map(|port| port.number).collect(), |port| vec![port]);
+        let lacking: Vec<u16> = wanted.iter().copied().filter(|number| other.port(*number).is_none()).collect();
+        let target = if lacking.len() == wanted.len() { missing } else { Target::Service { service: id, port } };
+        if lacking.is_empty() {
+            return (target, None);
+        }
+        let hint = if port.is_some() { "Name one of these" } else { "Say with port which of these is meant" };
+        let message = format!(
+            "Service {}/{name} has no TCP port {} (it has {}). {hint}. Until then requests for it are answered 500 or 503.",
+            self.name,
+            listed(&lacking),
+            ports_of(other)
+        );
+        (target, Some(Unresolved { reason: reason::PORT_NOT_FOUND, message }))
+    }
+}
+
+fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>) -> String {
+    let then = "Until then its share of requests is answered 500.";
+    match mesh {
+        None => format!("there is no version {version}, because no MeshService for Service {} names versions. Create one. {then}", service.id),
+        Some(mesh) if mesh.versions.is_empty() => {
+            format!("there is no version {version}: the MeshService for Service {} names none. Add it to spec.versions. {then}", service.id)
+        }
+        Some(mesh) => {
+            let known: Vec<&str> = mesh.versions.iter().map(|version| &*version.name).collect();
+            format!(
+                "there is no version {version}: the MeshService for Service {} names {}. Correct the name, or add the version to spec.versions. {then}",
+                service.id,
+                known.join(", ")
+            )
+        }
+    }
+}
+
+/// The TCP ports of `service`, for people.
+pub(crate) fn ports_of(service: &Service) -> String {
+    let numbers: Vec<u16> = service.ports.iter().map(|port| port.number).collect();
+    if numbers.is_empty() { "none".to_owned() } else { listed(&numbers) }
+}
+
+/// Numbers, for people.
+pub(crate) fn listed(numbers: &[u16]) -> String {
+    numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,117 @@
+//! The present endpoints of a service port, and how many there are.
+//!
+//! A pod that is in an IPv4 and in an IPv6 slice is one endpoint, with its address in the family of the service's first
+//! cluster IP (IPv4 for a headless service): an app may listen on one family only, and it would get twice its share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::names::Name;
+
+use crate::backing::State;
+use crate::mesh::Mesh;
+use crate::namespace::Namespace;
+use crate::report::EndpointCounts;
+use crate::service::{Port, Service};
+
+/// Something that may serve, before the choice among families and states.
+struct Candidate<'a> {
+    address: SocketAddr,
+    workload: Option<&'a Name>,
+    state: State,
+    versions: Vec<Name>,
+}
+
+impl Namespace {
+    /// The endpoints of port `number` of the service called `name`.
+    pub(crate) fn endpoints(&self, name: &str, number: u16) -> Option<Endpoints> {
+        let service = self.mesh_service(name)?;
+        let port = service.port(number)?;
+        let mut candidates = self.candidates(service, port);
+        // Ready ones; those that drain only where nobody is ready (KEP-1669).
+        let best = candidates.iter().map(|candidate| candidate.state).min().filter(|state| *state != State::Down);
+        candidates.retain(|candidate| Some(candidate.state) == best);
+        keep_one_family(&mut candidates, service.prefers_ipv6());
+        let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+        for candidate in candidates {
+            let workload = candidate.workload.cloned().unwrap_or_else(|| Name::from(""));
+            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions };
+            match endpoints.get_mut(&candidate.address) {
+                Some(known) if known.workload.is_empty() => *known = new,
+                Some(_) => (),
+                None => drop(endpoints.insert(candidate.address, new)),
+            }
+        }
+        Some(Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints: endpoints.into_values().collect() })
+    }
+
+    fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {
+        let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
+        let mut candidates = Vec::new();
+        for slice in self.slices_of(&service.id.name) {
+            let Some(number) = slice.port(&port.name) else { continue };
+            candidates.extend(slice.endpoints.iter().map(|endpoint| Candidate {
+                address: SocketAddr::new(endpoint.address, number),
+                workload: endpoint.pod.as_ref(),
+                state: endpoint.state,
+                versions: self.versions_of_pod(endpoint.pod.as_ref(), mesh.as_ref()),
+            }));
+        }
+        for (name, local) in self.locals_of(service) {
+            let Some(number) = local.port(&port.target) else { continue };
+            candidates.push(Candidate {
+                address: SocketAddr::new(local.address, number),
+                workload: Some(name),
+                state: State::Ready,
+                versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(&local.labels))).cloned().collect(),
+            });
+        }
+        candidates
+    }
+
+    /// The versions of a pod; none while the pod is not known.
+    fn versions_of_pod(&self, pod: Option<&Name>, mesh: Option<&Arc<Mesh>>) -> Vec<Name> {
+        let labels = pod.and_then(|pod| self.pods.get(pod)).and_then(|pod| pod.labels.as_ref());
+        mesh.into_iter().flat_map(|mesh| mesh.versions_of(labels)).cloned().collect()
+    }
+
+    /// How many endpoints `service` has, and how many ready ones of each of the versions of `mesh`.
+    pub(crate) fn counts(&self, service: &Service, mesh: &Arc<Mesh>) -> (EndpointCounts, Vec<(Name, usize)>) {
+        let mut ready: BTreeMap<Whose<'_>, Vec<Name>> = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        for endpoint in self.slices_of(&service.id.name).iter().flat_map(|slice| &slice.endpoints) {
+            let whose = endpoint.pod.as_ref().map_or(Whose::Address(endpoint.address), |pod| Whose::Pod(pod));
+            all.insert(whose);
+            if endpoint.state == State::Ready {
+                ready.insert(whose, self.versions_of_pod(endpoint.pod.as_ref(), Some(mesh)));
+            }
+        }
+        for (name, local) in self.locals_of(service) {
+            all.insert(Whose::Local(name));
+            ready.insert(Whose::Local(name), mesh.versions_of(Some(&local.labels)).cloned().collect());
+        }
+        let count = |version: &Name| ready.values().filter(|versions| versions.contains(version)).count();
+        let versions = mesh.versions.iter().map(|version| (version.name.clone(), count(&version.name)));
+        (EndpointCounts { ready: ready.len(), total: all.len() }, versions.collect())
+    }
+}
+
+/// What counts as one endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose<'a> {
+    Pod(&'a str),
+    Local(&'a str),
+    Address(IpAddr),
+}
+
+/// Drops the other family's address of each workload that has one of the preferred family.
+fn keep_one_family(candidates: &mut Vec<Candidate<'_>>, ipv6: bool) {
+    let preferred = |candidate: &Candidate<'_>| candidate.address.is_ipv6() == ipv6;
+    if candidates.iter().all(preferred) {
+        return;
+    }
+    let reachable: BTreeSet<Name> = candidates.iter().filter(|it| preferred(it)).filter_map(|it| it.workload.cloned()).collect();
+    candidates.retain(|candidate| preferred(candidate) || candidate.workload.is_none_or(|name| !reachable.contains(name)));
+}
