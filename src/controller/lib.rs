@@ -5,3 +5,7 @@
 
 pub mod certificates;
 pub mod inject;
+pub mod metrics;
+pub mod source;
+pub mod tls;
+pub mod webhook;

@@ -1,0 +1,266 @@
+//! Objects of a Kubernetes cluster: one watch for each kind, each on its own.
+//!
+//! A kind begins with the list of all its objects and goes on with their changes; a watch that breaks begins again. A kind
+//! whose definition is not installed has no objects, which is said at once so that nobody waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStream, pin_mut};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use leno_api as api;
+use leno_api::k8s::Watched;
+use leno_translate::Change;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::SourceEvent;
+use super::watchable::{Lenient, Watchable};
+use crate::metrics::Metrics;
+
+/// Objects in one page of a list, where the API server cannot stream lists.
+const PAGE: u32 = 1000;
+/// Wait before a broken watch begins again; it doubles up to the longest.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Watches every kind until `cancel`.
+pub async fn run(client: Client, events: Sender<SourceEvent>, metrics: Arc<Metrics>, cancel: CancellationToken) {
+    let source = Source { client, events, metrics };
+    let all = async {
+        tokio::join!(
+            source.watch::<Watched<api::k8s::Service>>(),
+            source.watch::<Watched<api::k8s::EndpointSlice>>(),
+            source.watch::<Watched<api::k8s::Pod>>(),
+            source.watch::<Lenient<api::MeshService>>(),
+            source.watch::<Lenient<api::TrafficPolicy>>(),
+        )
+    };
+    let _ended = cancel.run_until_cancelled(all).await;
+}
+
+/// Nobody listens any more.
+struct Closed;
+
+struct Source {
+    client: Client,
+    events: Sender<SourceEvent>,
+    metrics: Arc<Metrics>,
+}
+
+/// How the first list of a kind is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    /// As a watch that begins with all objects: one at a time in both processes' memory.
+    Streamed,
+    /// Page by page, which every API server can.
+    Paged,
+}
+
+impl Listing {
+    fn config(self) -> watcher::Config {
+        match self {
+            Self::Streamed => watcher::Config::default().streaming_lists(),
+            Self::Paged => watcher::Config::default().any_semantic().page_size(PAGE),
+        }
+    }
+}
+
+impl Source {
+    async fn watch<W: Watchable>(&self) {
+        if let Err(Unsupported::Streaming) = self.follow::<W>(Listing::Streamed).await {
+            tracing::info!(kind = %W::kind(&()), "the API server cannot stream lists: listing page by page");
+            let _closed = self.follow::<W>(Listing::Paged).await;
+        }
+    }
+
+    async fn follow<W: Watchable>(&self, listing: Listing) -> Result<(), Unsupported> {
+        let stream = watcher(Api::<W>::all(self.client.clone()), W::selection(listing.config()));
+        match self.forward::<W, _>(stream, listing).await {
+            Ok(()) | Err(Stop::Closed) => Ok(()),
+            Err(Stop::Unsupported) => Err(Unsupported::Streaming),
+        }
+    }
+
+    /// Hands on what `stream` says, waiting a while after each error.
+    async fn forward<W, S>(&self, stream: S, listing: Listing) -> Result<(), Stop>
+    where
+        W: Watchable,
+        S: TryStream<Ok = Event<W>, Error = watcher::Error>,
+        S: futures_util::Stream<Item = Result<Event<W>, watcher::Error>>,
+    {
+        pin_mut!(stream);
+        let (mut listed, mut wait) = (Vec::new(), WAIT_MIN);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(event) => {
+                    wait = WAIT_MIN;
+                    self.event(event, &mut listed).await?;
+                }
+                Err(error) => {
+                    self.error::<W>(&error, listing).await?;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(WAIT_MAX);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn event<W: Watchable>(&self, event: Event<W>, listed: &mut Vec<Change>) -> Result<(), Closed> {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => listed.push(object.change()),
+            Event::InitDone => {
+                let objects = std::mem::take(listed);
+                tracing::info!(kind = %W::kind(&()), count = objects.len(), "listed");
+                self.send(SourceEvent::Listed { kind: W::KIND, objects }).await?;
+            }
+            Event::Apply(object) => self.send(SourceEvent::Changed(object.change())).await?,
+            Event::Delete(object) => self.send(SourceEvent::Changed(Change::Delete(object.key()))).await?,
+        }
+        Ok(())
+    }
+
+    async fn error<W: Watchable>(&self, error: &watcher::Error, listing: Listing) -> Result<(), Stop> {
+        self.metrics.source_restarted();
+        let kind = W::kind(&());
+        match problem(error, listing) {
+            Problem::NoStreaming => return Err(Stop::Unsupported),
+            Problem::Missing => {
+                tracing::warn!(%kind, "the cluster does not know this kind: install Leno's definitions (helm upgrade, or kubectl apply -f crds/)");
+                self.send(SourceEvent::Listed { kind: W::KIND, objects: Vec::new() }).await?;
+            }
+            Problem::Forbidden => {
+                tracing::error!(%kind, %error, "the controller may not read this kind: give its service account get, list and watch (the chart's ClusterRole does)");
+            }
+            Problem::Passing => tracing::warn!(%kind, %error, "watch broke, beginning again"),
+        }
+        Ok(())
+    }
+
+    async fn send(&self, event: SourceEvent) -> Result<(), Closed> {
+        self.events.send(event).await.map_err(|_event: tokio::sync::mpsc::error::SendError<SourceEvent>| Closed)
+    }
+}
+
+enum Unsupported {
+    Streaming,
+}
+
+enum Stop {
+    Closed,
+    Unsupported,
+}
+
+impl From<Closed> for Stop {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// What an error means for the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Problem {
+    /// The API server cannot stream lists.
+    NoStreaming,
+    /// The kind's definition is not installed.
+    Missing,
+    /// The controller may not read the kind.
+    Forbidden,
+    /// It will pass.
+    Passing,
+}
+
+fn problem(error: &watcher::Error, listing: Listing) -> Problem {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code,
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => 0,
+    };
+    match code {
+        404 => Problem::Missing,
+        401 | 403 => Problem::Forbidden,
+        // `sendInitialEvents` is an unknown or forbidden parameter.
+        400 | 422 if listing == Listing::Streamed => Problem::NoStreaming,
+        _ => Problem::Passing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn refused(code: u16) -> watcher::Error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(Status { code, ..Status::default() })))
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_code() {
+        let cases = [
+            (404, Listing::Streamed, Problem::Missing),
+            (403, Listing::Paged, Problem::Forbidden),
+            (422, Listing::Streamed, Problem::NoStreaming),
+            (422, Listing::Paged, Problem::Passing),
+            (410, Listing::Streamed, Problem::Passing),
+            (500, Listing::Paged, Problem::Passing),
+        ];
+        for (code, listing, expected) in cases {
+            assert_eq!(problem(&refused(code), listing), expected, "{code} {listing:?}");
+        }
+    }
+
+    fn service(name: &str) -> Watched<api::k8s::Service> {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "shop"}})).unwrap()
+    }
+
+    async fn said(events: Vec<Result<Event<Watched<api::k8s::Service>>, watcher::Error>>) -> Vec<String> {
+        let (sender, mut receiver) = mpsc::channel(16);
+        let source = Source { client: unreachable_client(), events: sender, metrics: Arc::default() };
+        let _stop = source.forward(futures_util::stream::iter(events), Listing::Streamed).await;
+        drop(source);
+        let mut said = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            said.push(match event {
+                SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
+                SourceEvent::Changed(change) => format!("{change:?}"),
+                SourceEvent::Listed { kind, objects } => format!("{kind:?} listed {}", objects.len()),
+            });
+        }
+        said
+    }
+
+    fn unreachable_client() -> Client {
+        Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_broke_off_is_never_told_and_the_next_is_told_whole() {
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(service("half"))),
+            Err(refused(500)),
+            Ok(Event::Init),
+            Ok(Event::InitApply(service("cart"))),
+            Ok(Event::InitApply(service("payment"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(service("web"))),
+        ];
+        assert_eq!(said(events).await, ["Service listed 2", "apply Service shop/web"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_is_not_installed_has_no_objects_and_is_asked_for_again() {
+        let events = vec![Err(refused(404)), Ok(Event::Init), Ok(Event::InitApply(service("cart"))), Ok(Event::InitDone)];
+        assert_eq!(said(events).await, ["Service listed 0", "Service listed 1"]);
+    }
+}

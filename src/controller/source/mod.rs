@@ -1,0 +1,20 @@
+//! Where objects come from: a cluster ([`kube`]) or a folder of manifests. Both yield the same events.
+
+pub mod kube;
+mod watchable;
+
+use leno_translate::{Change, Kind};
+
+/// What a source says.
+#[derive(Clone, Debug)]
+pub enum SourceEvent {
+    /// One object changed.
+    Changed(Change),
+    /// All objects of a kind, as they are now: what is absent is gone.
+    Listed {
+        /// The kind.
+        kind: Kind,
+        /// Its objects, as changes that apply them.
+        objects: Vec<Change>,
+    },
+}
