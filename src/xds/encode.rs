@@ -1,0 +1,188 @@
+//! Model → bytes. The inverse is [`crate::decode`]; `decode(encode(m)) == m`.
+//!
+//! Equal models give equal bytes on every replica of the controller, so that a [`version`] made of the bytes means the same
+//! everywhere and a proxy that reconnects to another replica is sent nothing twice.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use leno_core::balance::Algorithm;
+use leno_core::endpoints::{Endpoint, Endpoints};
+use leno_core::matching::{FieldMatch, Match, PathMatch, ValueMatch};
+use leno_core::names::Name;
+use leno_core::route::{Destination, RouteTable, Rule, Target};
+use leno_core::service::{Protocol, Service};
+use leno_core::workload::Workload;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::wire::leno as wire;
+
+/// The bytes of a service.
+pub fn encode_service(service: &Service) -> Bytes {
+    let message = wire::Service {
+        id: service.id.to_string(),
+        vips: service.vips.iter().map(|ip| ip_bytes(*ip)).collect(),
+        hosts: strings(&service.hosts),
+        ports: service.ports.iter().map(|it| wire::Port { port: it.port.into(), protocol: protocol(it.protocol).into() }).collect(),
+        balancer: balancer(service.balancer).into(),
+        routes: routes(&service.routes),
+    };
+    message.encode_to_vec().into()
+}
+
+/// The bytes of a service port's endpoints.
+pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
+    let mut versions = VersionTable::default();
+    let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions)).collect();
+    let message = wire::Endpoints { id: endpoints.id.to_string(), versions: versions.names, endpoints: list };
+    message.encode_to_vec().into()
+}
+
+/// The bytes of a workload.
+pub fn encode_workload(workload: &Workload) -> Bytes {
+    let inbound = workload.inbound.iter().map(|it| wire::InboundPort {
+        port: it.port.into(),
+        protocol: protocol(it.protocol).into(),
+        service: it.service.to_string(),
+        version: it.version.as_ref().map(ToString::to_string),
+    });
+    let message = wire::Workload { id: workload.id.to_string(), inbound: inbound.collect() };
+    message.encode_to_vec().into()
+}
+
+/// The version of a resource with these bytes: 16 hexadecimal digits of their SHA-256.
+pub fn version(bytes: &[u8]) -> Name {
+    let digest = Sha256::digest(bytes);
+    let short: [u8; 8] = digest[..8].try_into().expect("a SHA-256 has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(short)).into()
+}
+
+/// Collects the versions of endpoints, each once, in order of first use.
+#[derive(Default)]
+struct VersionTable {
+    names: Vec<String>,
+    places: HashMap<Name, u32>,
+}
+
+impl VersionTable {
+    fn place(&mut self, version: &Name) -> u32 {
+        if let Some(place) = self.places.get(version) {
+            return *place;
+        }
+        let place = u32::try_from(self.names.len()).expect("a service has fewer versions than 2³²");
+        self.names.push(version.to_string());
+        self.places.insert(version.clone(), place);
+        place
+    }
+}
+
+fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable) -> wire::Endpoint {
+    let (scope, flow) = match endpoint.address {
+        SocketAddr::V4(_) => (0, 0),
+        SocketAddr::V6(address) => (address.scope_id(), address.flowinfo()),
+    };
+    let mut address = Vec::with_capacity(18);
+    address.extend_from_slice(&ip_bytes(endpoint.address.ip()));
+    address.extend_from_slice(&endpoint.address.port().to_be_bytes());
+    wire::Endpoint {
+        address: address.into(),
+        workload: endpoint.workload.to_string(),
+        versions: endpoint.versions.iter().map(|version| versions.place(version)).collect(),
+        scope,
+        flow,
+    }
+}
+
+/// No message stands for no policy.
+fn routes(table: &RouteTable) -> Option<wire::RouteTable> {
+    let policy = table.policy()?.to_string();
+    let rules = table.rules().iter().map(rule).collect();
+    Some(wire::RouteTable { policy, timeout: table.timeout().map(duration), rules })
+}
+
+fn rule(rule: &Rule) -> wire::Rule {
+    wire::Rule {
+        name: rule.name.to_string(),
+        matches: rule.matches.iter().map(conditions).collect(),
+        destinations: rule.destinations.iter().map(destination).collect(),
+        timeout: rule.timeout.map(duration),
+    }
+}
+
+fn conditions(conditions: &Match) -> wire::Match {
+    wire::Match {
+        path: conditions.path.as_ref().map(path),
+        method: conditions.method.as_ref().map(ToString::to_string),
+        headers: conditions.headers.iter().map(field).collect(),
+        query: conditions.query.iter().map(field).collect(),
+    }
+}
+
+fn path(path: &PathMatch) -> wire::PathMatch {
+    use wire::path_match::Kind;
+    let kind = match path {
+        PathMatch::Exact(path) => Kind::Exact(path.to_string()),
+        PathMatch::Prefix(prefix) => Kind::Prefix(prefix.to_string()),
+        PathMatch::Regex(pattern) => Kind::Regex(pattern.source().to_string()),
+    };
+    wire::PathMatch { kind: Some(kind) }
+}
+
+fn field(field: &FieldMatch) -> wire::FieldMatch {
+    use wire::field_match::Kind;
+    let kind = match &field.value {
+        ValueMatch::Exact(value) => Kind::Exact(value.to_string()),
+        ValueMatch::Regex(pattern) => Kind::Regex(pattern.source().to_string()),
+        ValueMatch::Present(present) => Kind::Present(*present),
+    };
+    wire::FieldMatch { name: field.name.to_string(), kind: Some(kind) }
+}
+
+fn destination(destination: &Destination) -> wire::Destination {
+    use wire::destination::Target as To;
+    let target = match &destination.target {
+        Target::Version(version) => To::Version(version.to_string()),
+        Target::Service { service, port } => {
+            To::Service(wire::OtherService { id: service.to_string(), port: port.map(u32::from) })
+        }
+        Target::Missing(what) => To::Missing(what.to_string()),
+    };
+    wire::Destination { weight: destination.weight.get(), target: Some(target) }
+}
+
+fn protocol(protocol: Protocol) -> wire::Protocol {
+    match protocol {
+        Protocol::Detect => wire::Protocol::Detect,
+        Protocol::Http => wire::Protocol::Http,
+        Protocol::Http2 => wire::Protocol::Http2,
+        Protocol::Grpc => wire::Protocol::Grpc,
+        Protocol::Tls => wire::Protocol::Tls,
+        Protocol::Tcp => wire::Protocol::Tcp,
+    }
+}
+
+fn balancer(algorithm: Algorithm) -> wire::Balancer {
+    match algorithm {
+        Algorithm::LeastRequest => wire::Balancer::LeastRequest,
+        Algorithm::RoundRobin => wire::Balancer::RoundRobin,
+        Algorithm::Random => wire::Balancer::Random,
+    }
+}
+
+fn duration(duration: Duration) -> wire::Duration {
+    wire::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() }
+}
+
+fn ip_bytes(ip: IpAddr) -> Bytes {
+    match ip {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    }
+}
+
+fn strings(names: &[Name]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,99 @@
+//! The laws of the wire form: what is encoded is decoded to the same, and it is small.
+
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::names::ServiceId;
+use prost::Message;
+use proptest::prelude::*;
+
+use crate::decode::{decode_endpoints, decode_service, decode_workload};
+use crate::encode::{encode_endpoints, encode_service, encode_workload, version};
+use crate::models;
+use crate::wire::leno as wire;
+
+proptest! {
+    #[test]
+    fn a_service_is_decoded_to_what_was_encoded(service in models::service()) {
+        prop_assert_eq!(decode_service(&encode_service(&service)).unwrap(), service);
+    }
+
+    #[test]
+    fn endpoints_are_decoded_to_what_was_encoded(endpoints in models::endpoints()) {
+        prop_assert_eq!(decode_endpoints(&encode_endpoints(&endpoints)).unwrap(), endpoints);
+    }
+
+    #[test]
+    fn a_workload_is_decoded_to_what_was_encoded(workload in models::workload()) {
+        prop_assert_eq!(decode_workload(&encode_workload(&workload)).unwrap(), workload);
+    }
+
+    /// Whatever bytes come, decoding ends with a value or an error.
+    #[test]
+    fn random_bytes_never_bring_decoding_down(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        drop(decode_service(&bytes));
+        drop(decode_endpoints(&bytes));
+        drop(decode_workload(&bytes));
+    }
+
+    /// Equal bytes have equal versions, and a change of one byte has another.
+    #[test]
+    fn versions_follow_the_bytes(bytes in prop::collection::vec(any::<u8>(), 1..100), at: prop::sample::Index) {
+        let mut other = bytes.clone();
+        other[at.index(bytes.len())] ^= 1;
+        prop_assert_eq!(version(&bytes), version(&bytes.clone()));
+        prop_assert_ne!(version(&bytes), version(&other));
+    }
+}
+
+/// Names as long as a Deployment's pods have them.
+fn ten_endpoints() -> Endpoints {
+    let endpoint = |host: u8| Endpoint {
+        address: ([10, 1, 2, host], 8080).into(),
+        workload: format!("payment-v1-7d9c6b5f4d-x{host:04}").into(),
+        versions: vec!["v1".into()],
+    };
+    Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect() }
+}
+
+#[test]
+fn ten_endpoints_cost_little_more_than_their_names_and_addresses() {
+    let bytes = encode_endpoints(&ten_endpoints()).len();
+    assert!(bytes <= 450, "{bytes}");
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_in_words() {
+    let service = |edit: fn(&mut wire::Service)| {
+        let mut message = wire::Service { id: "shop/payment".into(), ..Default::default() };
+        edit(&mut message);
+        decode_service(&message.encode_to_vec()).unwrap_err().to_string()
+    };
+    let rule = |rule: wire::Rule| {
+        let routes = wire::RouteTable { rules: vec![rule], ..Default::default() };
+        let message = wire::Service { id: "shop/payment".into(), routes: Some(routes), ..Default::default() };
+        decode_service(&message.encode_to_vec()).unwrap_err().to_string()
+    };
+    let condition = |matching| rule(wire::Rule { name: "r".into(), matches: vec![matching], ..Default::default() });
+    let path = |kind| condition(wire::Match { path: Some(wire::PathMatch { kind }), ..Default::default() });
+    let to = |weight, target| wire::Destination { weight, target };
+    let destination = |it| rule(wire::Rule { name: "r".into(), destinations: vec![it], ..Default::default() });
+
+    let cases = [
+        (service(|it| it.id = "payment".into()), "not of the form NAMESPACE/NAME"),
+        (service(|it| it.vips = vec![vec![1, 2, 3].into()]), "has 3 bytes"),
+        (service(|it| it.ports = vec![wire::Port { port: 65_536, protocol: 0 }]), "port 65536 is above 65535"),
+        (service(|it| it.ports = vec![wire::Port { port: 1, protocol: 99 }]), "unknown protocol: this proxy is older"),
+        (service(|it| it.balancer = 99), "unknown load-balancer algorithm"),
+        (path(None), "unknown kind of path condition"),
+        (path(Some(wire::path_match::Kind::Regex("(".into()))), "rule \"r\": regular expression"),
+        (destination(to(1, None)), "unknown kind of destination"),
+        (destination(to(1_000_001, Some(wire::destination::Target::Version("v1".into())))), "rule \"r\": weight 1000001"),
+        (rule(wire::Rule { timeout: Some(wire::Duration { seconds: 1, nanos: 1_000_000_000 }), ..Default::default() }), "nanoseconds"),
+    ];
+    for (got, want) in cases {
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    let dangling = wire::Endpoint { address: vec![10, 0, 0, 1, 0, 80].into(), versions: vec![1], ..Default::default() };
+    let message = wire::Endpoints { id: "shop/payment:80".into(), versions: vec!["v1".into()], endpoints: vec![dangling] };
+    let got = decode_endpoints(&message.encode_to_vec()).unwrap_err().to_string();
+    assert!(got.contains("version number 1 of a list of 1"), "{got}");
+}

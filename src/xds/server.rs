@@ -1,0 +1,444 @@
+//! The controller's end of one proxy's stream: what the proxy subscribes to, what it knows, what waits to be sent.
+//!
+//! A state machine without I/O. What the proxy sends goes into [`Connection::receive`], which gives what the publisher has to
+//! know ([`Intake`]). The publisher says what subjects mean with [`Connection::offer`] and what changed with
+//! [`Connection::update`]; whoever writes to the stream takes [`Connection::next_response`] whenever there is room. Until
+//! then newer states of a resource replace older ones, so a slow proxy gets the latest state and never a backlog.
+//!
+//! Everything is bounded by [`Limits`]: subscriptions, responses that the proxy has not answered, bytes of a response.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use leno_core::names::{Name, ServiceId, WorkloadId};
+use prost::Message as _;
+
+use crate::client::REJECTION_URL;
+use crate::message::{Builder, Encoded, Message};
+use crate::subject::{ResourceType, Subject};
+use crate::wire::{discovery, leno};
+
+/// Resources and removed names of one response: keeps the proxy's answer, which may refuse each one, below the limit of a message.
+const NAMES_PER_RESPONSE: usize = 500;
+/// Characters kept of a proxy's reason for refusing something.
+const REASON_CHARS_MAX: usize = 512;
+
+/// Bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Subscriptions of one proxy.
+    pub subscriptions: usize,
+    /// Responses that may be on their way; with so many unanswered, changes wait and newer ones replace older ones.
+    pub unanswered: usize,
+    /// A response takes in no further resource once it is this long.
+    pub response_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { subscriptions: 10_000, unanswered: 64, response_bytes: 256 * 1024 }
+    }
+}
+
+/// What the publisher has to know of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// The proxy wants `Subject`: offer what it means now.
+    Subscribe(Subject),
+    /// The proxy wants it no more.
+    Unsubscribe(Subject),
+    /// The proxy runs this version of a resource.
+    Acked(Subject, Name),
+    /// The proxy refused this version of a resource, for this reason.
+    Refused(Subject, Name, String),
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// Nobody subscribes to it (any more).
+    Unwanted,
+    /// It will be sent: wake whoever writes.
+    Queued,
+    /// The proxy was sent this already and has not answered yet.
+    Sent,
+    /// The proxy runs this already.
+    Acked,
+}
+
+/// The stream must end, for this reason.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The message is no request.
+    #[error("the message is no DeltaDiscoveryRequest: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// Who asks is unknown.
+    #[error("the first request must carry node.id = NAMESPACE/POD; got {0:?}")]
+    Node(String),
+    /// Too many subscriptions.
+    #[error("a proxy may subscribe to {0} resources; drop those that are idle")]
+    TooManySubscriptions(usize),
+}
+
+/// The state of one proxy's stream.
+#[derive(Debug)]
+pub struct Connection {
+    limits: Limits,
+    node: Option<WorkloadId>,
+    subscribed: HashSet<Subject>,
+    /// What the proxy knows of canonical names once everything that waits is delivered.
+    known: HashMap<Subject, Known>,
+    /// The same for aliases.
+    meanings: HashMap<Subject, Option<ServiceId>>,
+    /// How many aliases mean a service.
+    meant: HashMap<ServiceId, usize>,
+    waiting: HashMap<Subject, Waiting>,
+    /// What waits, oldest first.
+    order: BTreeMap<u64, Subject>,
+    places: u64,
+    /// Names that no controller of this version knows: answered as absent.
+    strangers: BTreeMap<String, BTreeSet<String>>,
+    nonces: u64,
+    unanswered: BTreeMap<u64, Vec<(Subject, Name)>>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Version { version: Name, acked: bool },
+    Absent,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    place: u64,
+    /// `None`: that it is gone, or that the alias means nothing.
+    state: Option<(Arc<Encoded>, Vec<Subject>)>,
+}
+
+impl Connection {
+    /// A connection that has said nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            node: None,
+            subscribed: HashSet::new(),
+            known: HashMap::new(),
+            meanings: HashMap::new(),
+            meant: HashMap::new(),
+            waiting: HashMap::new(),
+            order: BTreeMap::new(),
+            places: 0,
+            strangers: BTreeMap::new(),
+            nonces: 0,
+            unanswered: BTreeMap::new(),
+        }
+    }
+
+    /// Whose proxy this is, once it has said so.
+    pub fn node(&self) -> Option<&WorkloadId> {
+        self.node.as_ref()
+    }
+
+    /// What it subscribes to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subject> {
+        self.subscribed.iter()
+    }
+
+    /// Takes in one message, without its prefix.
+    pub fn receive(&mut self, message: Bytes) -> Result<Vec<Intake>, ServerError> {
+        let request = discovery::DeltaDiscoveryRequest::decode(message)?;
+        if self.node.is_none() {
+            let id = request.node.unwrap_or_default().id;
+            self.node = Some(id.parse().ok().ok_or(ServerError::Node(id))?);
+        }
+        let mut intake = Vec::new();
+        self.answer(&request.response_nonce, request.error_detail.as_ref(), &mut intake);
+        let Some(of) = ResourceType::of_url(&request.type_url) else {
+            self.refuse_strangers(&request.type_url, request.resource_names_subscribe)?;
+            return Ok(intake);
+        };
+        for name in &request.resource_names_unsubscribe {
+            let subject = Subject::parse(of, name).filter(|subject| self.unsubscribe(subject));
+            intake.extend(subject.map(Intake::Unsubscribe));
+        }
+        let mut strangers = Vec::new();
+        for name in request.resource_names_subscribe {
+            let Some(subject) = Subject::parse(of, &name) else {
+                strangers.push(name);
+                continue;
+            };
+            self.subscribe(&subject, &name, &request.initial_resource_versions)?;
+            intake.push(Intake::Subscribe(subject));
+        }
+        self.refuse_strangers(&request.type_url, strangers)?;
+        Ok(intake)
+    }
+
+    /// Says what the subscription `subject` means now: this resource, or nothing.
+    pub fn offer(&mut self, subject: &Subject, resource: Option<&Arc<Encoded>>) -> Offered {
+        if !self.subscribed.contains(subject) {
+            return Offered::Unwanted;
+        }
+        match (subject.is_alias(), resource) {
+            (true, resource) => self.offer_alias(subject, resource),
+            (false, Some(resource)) => self.update(resource),
+            (false, None) => {
+                if matches!(self.known.get(subject), Some(Known::Absent)) {
+                    return Offered::Acked;
+                }
+                self.known.insert(subject.clone(), Known::Absent);
+                self.enqueue(subject, None);
+                Offered::Queued
+            }
+        }
+    }
+
+    /// Says that a resource has this state now.
+    pub fn update(&mut self, resource: &Arc<Encoded>) -> Offered {
+        let subject = resource.subject();
+        if !self.is_meant(subject) {
+            return Offered::Unwanted;
+        }
+        match self.known.get(subject) {
+            Some(Known::Version { version, acked }) if version == resource.version() => {
+                return if *acked { Offered::Acked } else { Offered::Sent };
+            }
+            Some(Known::Version { .. } | Known::Absent) | None => (),
+        }
+        self.enqueue_resource(resource, None);
+        Offered::Queued
+    }
+
+    /// The next response to write; `None` when nothing waits or too much is unanswered.
+    pub fn next_response(&mut self) -> Option<Message> {
+        if self.unanswered.len() >= self.limits.unanswered {
+            return None;
+        }
+        if let Some((url, names)) = self.strangers.pop_first() {
+            let mut builder = Builder::new(&url, &self.nonce(Vec::new()));
+            names.iter().for_each(|name| builder.removed(name));
+            return Some(builder.finish());
+        }
+        let of = self.order.first_key_value()?.1.resource_type();
+        let batch: Vec<u64> = self
+            .order
+            .iter()
+            .filter(|(_, subject)| subject.resource_type() == of)
+            .take(NAMES_PER_RESPONSE)
+            .map(|(place, _)| *place)
+            .collect();
+        let nonce = self.nonces + 1;
+        let mut builder = Builder::new(of.url(), &nonce.to_string());
+        let mut sent = Vec::new();
+        for place in batch {
+            if builder.len() >= self.limits.response_bytes {
+                break;
+            }
+            let subject = self.order.remove(&place).expect("the place was just listed");
+            let waiting = self.waiting.remove(&subject).expect("what has a place waits");
+            match waiting.state {
+                None => builder.removed(&subject.to_string()),
+                Some((resource, aliases)) => {
+                    builder.resource(&resource, &aliases);
+                    sent.push((subject, resource.version().clone()));
+                }
+            }
+        }
+        self.nonce(sent);
+        Some(builder.finish())
+    }
+
+    /// Whether something waits to be sent.
+    pub fn has_waiting(&self) -> bool {
+        !self.order.is_empty() || !self.strangers.is_empty()
+    }
+
+    /// Counts a response and notes what its answer will be about.
+    fn nonce(&mut self, sent: Vec<(Subject, Name)>) -> String {
+        self.nonces += 1;
+        self.unanswered.insert(self.nonces, sent);
+        self.nonces.to_string()
+    }
+
+    fn answer(&mut self, nonce: &str, refusal: Option<&discovery::Status>, intake: &mut Vec<Intake>) {
+        let Some(sent) = nonce.parse().ok().and_then(|nonce: u64| self.unanswered.remove(&nonce)) else { return };
+        let reasons = refusal.map(reasons);
+        for (subject, version) in sent {
+            let reason = match (&reasons, refusal) {
+                (Some(reasons), Some(refusal)) if reasons.is_empty() => Some(&refusal.message),
+                (Some(reasons), _) => reasons.get(&subject.to_string()),
+                (None, _) => None,
+            };
+            if let Some(reason) = reason {
+                let reason = reason.chars().take(REASON_CHARS_MAX).collect();
+                intake.push(Intake::Refused(subject, version, reason));
+                continue;
+            }
+            if let Some(Known::Version { version: known, acked }) = self.known.get_mut(&subject)
+                && *known == version
+            {
+                *acked = true;
+            }
+            intake.push(Intake::Acked(subject, version));
+        }
+    }
+
+    fn subscribe(&mut self, subject: &Subject, name: &str, held: &BTreeMap<String, String>) -> Result<(), ServerError> {
+        if !self.subscribed.contains(subject) {
+            if self.subscribed.len() >= self.limits.subscriptions {
+                return Err(ServerError::TooManySubscriptions(self.limits.subscriptions));
+            }
+            self.subscribed.insert(subject.clone());
+        }
+        match held.get(name) {
+            None => self.forget(subject),
+            Some(meaning) if subject.is_alias() => {
+                if self.meanings.contains_key(subject) {
+                    return Ok(());
+                }
+                let service: Option<ServiceId> = meaning.parse().ok();
+                self.set_meaning(subject, service.clone());
+                if let (Some(service), Some(version)) = (service, held.get(meaning)) {
+                    self.presume(Subject::Service(service), version);
+                }
+            }
+            Some(version) => self.presume(subject.clone(), version),
+        }
+        Ok(())
+    }
+
+    /// A proxy that subscribes without saying what it holds is sent the present state, whatever it was sent before.
+    fn forget(&mut self, subject: &Subject) {
+        if subject.is_alias() {
+            self.clear_meaning(subject);
+        } else if !self.waiting.contains_key(subject) {
+            self.known.remove(subject);
+        }
+    }
+
+    /// The proxy says that it holds `version`, unless more recent word went to it on this stream.
+    fn presume(&mut self, subject: Subject, version: &str) {
+        let known = if version.is_empty() { Known::Absent } else { Known::Version { version: version.into(), acked: true } };
+        self.known.entry(subject).or_insert(known);
+    }
+
+    fn unsubscribe(&mut self, subject: &Subject) -> bool {
+        let was_subscribed = self.subscribed.remove(subject);
+        if subject.is_alias() {
+            self.dequeue(subject);
+            self.clear_meaning(subject);
+        } else {
+            self.release(subject);
+        }
+        was_subscribed
+    }
+
+    fn refuse_strangers(&mut self, url: &str, names: Vec<String>) -> Result<(), ServerError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let count: usize = self.strangers.values().map(BTreeSet::len).sum();
+        if count + names.len() > self.limits.subscriptions {
+            return Err(ServerError::TooManySubscriptions(self.limits.subscriptions));
+        }
+        self.strangers.entry(url.to_owned()).or_default().extend(names);
+        Ok(())
+    }
+
+    fn offer_alias(&mut self, alias: &Subject, resource: Option<&Arc<Encoded>>) -> Offered {
+        let Some(resource) = resource else {
+            if self.meanings.get(alias) == Some(&None) {
+                return Offered::Acked;
+            }
+            self.set_meaning(alias, None);
+            self.enqueue(alias, None);
+            return Offered::Queued;
+        };
+        let Subject::Service(service) = resource.subject() else { return Offered::Unwanted };
+        if self.meanings.get(alias) == Some(&Some(service.clone())) {
+            return self.update(resource);
+        }
+        self.dequeue(alias);
+        self.set_meaning(alias, Some(service.clone()));
+        self.enqueue_resource(resource, Some(alias));
+        Offered::Queued
+    }
+
+    fn set_meaning(&mut self, alias: &Subject, meaning: Option<ServiceId>) {
+        if let Some(service) = &meaning {
+            *self.meant.entry(service.clone()).or_default() += 1;
+        }
+        let before = self.meanings.insert(alias.clone(), meaning);
+        self.left(alias, before.flatten());
+    }
+
+    fn clear_meaning(&mut self, alias: &Subject) {
+        let before = self.meanings.remove(alias);
+        self.left(alias, before.flatten());
+    }
+
+    /// `alias` means `service` no more.
+    fn left(&mut self, alias: &Subject, service: Option<ServiceId>) {
+        let Some(service) = service else { return };
+        if let Some(count) = self.meant.get_mut(&service) {
+            *count -= 1;
+            if *count == 0 {
+                self.meant.remove(&service);
+            }
+        }
+        let subject = Subject::Service(service);
+        if let Some(Waiting { state: Some((_, aliases)), .. }) = self.waiting.get_mut(&subject) {
+            aliases.retain(|it| it != alias);
+        }
+        self.release(&subject);
+    }
+
+    /// Whether a subscription means the resource `subject`.
+    fn is_meant(&self, subject: &Subject) -> bool {
+        self.subscribed.contains(subject) || matches!(subject, Subject::Service(id) if self.meant.contains_key(id))
+    }
+
+    /// The proxy forgets what nothing means, so it is to be sent again when something does.
+    fn release(&mut self, subject: &Subject) {
+        if !self.is_meant(subject) {
+            self.known.remove(subject);
+            self.dequeue(subject);
+        }
+    }
+
+    fn enqueue_resource(&mut self, resource: &Arc<Encoded>, alias: Option<&Subject>) {
+        let subject = resource.subject();
+        let mut aliases = match self.waiting.get_mut(subject) {
+            Some(Waiting { state: Some((_, aliases)), .. }) => std::mem::take(aliases),
+            Some(Waiting { state: None, .. }) | None => Vec::new(),
+        };
+        aliases.extend(alias.filter(|alias| !aliases.contains(alias)).cloned());
+        self.known.insert(subject.clone(), Known::Version { version: resource.version().clone(), acked: false });
+        self.enqueue(subject, Some((resource.clone(), aliases)));
+    }
+
+    /// Puts the latest word about `subject` in the place of an earlier one, or last.
+    fn enqueue(&mut self, subject: &Subject, state: Option<(Arc<Encoded>, Vec<Subject>)>) {
+        if let Some(waiting) = self.waiting.get_mut(subject) {
+            waiting.state = state;
+            return;
+        }
+        self.places += 1;
+        self.order.insert(self.places, subject.clone());
+        self.waiting.insert(subject.clone(), Waiting { place: self.places, state });
+    }
+
+    fn dequeue(&mut self, subject: &Subject) {
+        if let Some(waiting) = self.waiting.remove(subject) {
+            self.order.remove(&waiting.place);
+        }
+    }
+}
+
+/// The reasons in a NACK, by resource name; none when it does not say which resource it is about.
+fn reasons(status: &discovery::Status) -> BTreeMap<String, String> {
+    let rejections = status.details.iter().filter(|detail| detail.type_url == REJECTION_URL);
+    let rejections = rejections.filter_map(|detail| leno::Rejection::decode(detail.value.clone()).ok());
+    rejections.map(|it| (it.name, it.message)).collect()
+}
