@@ -30,7 +30,8 @@ pub fn check(object: &Value) -> Vec<Problem> {
     let (api_version, kind) = (text(object, "apiVersion"), text(object, "kind"));
     let Some((schema, nulls)) = schema_of(api_version, kind) else {
         let own_group = api_version.split('/').next() == Some(crate::GROUP);
-        let message = format!("there is no kind {kind:?} in {api_version}: write MeshService, TrafficPolicy or Workload of leno.dev/v1alpha1");
+        let message =
+            format!("there is no kind {kind:?} in {api_version}: write MeshService, TrafficPolicy or Workload of leno.dev/v1alpha1");
         return if own_group { vec![Problem { path: "kind".into(), message }] } else { Vec::new() };
     };
     let mut checker = Checker { problems: Vec::new(), nulls };
@@ -268,5 +269,36 @@ fn described(value: &Value) -> String {
         Value::String(text) => format!("the text {text:?}"),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "fields".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every rule in `schema`, with its message.
+    fn rules_in(schema: &Value, found: &mut Vec<(String, String)>) {
+        found.extend(
+            elements(schema, "x-kubernetes-validations").map(|rule| (text(rule, "rule").to_owned(), text(rule, "message").to_owned())),
+        );
+        let children = schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values);
+        for child in children.chain(["items", "additionalProperties"].iter().filter_map(|inner| schema.get(*inner))) {
+            rules_in(child, found);
+        }
+    }
+
+    #[test]
+    fn every_rule_of_the_schemas_has_its_twin_and_no_other_has_its_message() {
+        let mut found = Vec::new();
+        for kind in ["MeshService", "TrafficPolicy", "Workload"] {
+            rules_in(schema_of("leno.dev/v1alpha1", kind).unwrap().0, &mut found);
+        }
+        for (cel, message) in &found {
+            let twins: Vec<_> = rules::ALL.iter().filter(|rule| rule.message == message).collect();
+            assert!(twins.len() == 1 && twins[0].cel() == *cel, "{cel}: {message}");
+        }
+        for rule in rules::ALL {
+            assert!(found.iter().any(|(cel, message)| *cel == rule.cel() && message == rule.message), "no schema uses {}", rule.message);
+        }
     }
 }

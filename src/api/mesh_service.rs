@@ -1,4 +1,5 @@
 //! `MeshService`: what a service is.
+#![expect(clippy::duplicated_attributes, reason = "two printer columns of one type are no duplicates")]
 
 use std::collections::BTreeMap;
 
@@ -27,9 +28,19 @@ use crate::status::{ProxyStatus, conditions_schema};
     printcolumn(name = "Service", type_ = "string", json_path = ".status.service", description = "The Kubernetes Service behind it"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.endpoints.ready", description = "Endpoints that take requests"),
     printcolumn(name = "Total", type_ = "integer", json_path = ".status.endpoints.total", description = "All endpoints"),
-    printcolumn(name = "Current", type_ = "integer", json_path = ".status.proxies.current", description = "Subscribed proxies that run the present configuration"),
+    printcolumn(
+        name = "Current",
+        type_ = "integer",
+        json_path = ".status.proxies.current",
+        description = "Subscribed proxies that run the present configuration"
+    ),
     printcolumn(name = "Proxies", type_ = "integer", json_path = ".status.proxies.subscribed", description = "Subscribed proxies"),
-    printcolumn(name = "Programmed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Programmed")].status"#, description = "Whether every subscribed proxy runs the present configuration"),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#,
+        description = "Whether every subscribed proxy runs the present configuration"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default)]

@@ -32,10 +32,9 @@ pub enum Test {
 pub const DURATION: Rule = Rule {
     message: "write a duration such as 300ms, 1.5s or 1h30m: numbers with the units ms, s, m or h, in whole milliseconds, \
               more than zero; without a limit, leave the field out",
-    test: Test::Cel(
-        r#"self.matches(r"^([0-9]{1,5}(ms|([.][0-9]{1,3})?(s|m|h))){1,4}$") && self.matches("[1-9]")"#,
-        |value| value.as_str().is_some_and(|text| Duration::from(text).parse().is_ok()),
-    ),
+    test: Test::Cel(r#"self.matches(r"^([0-9]{1,5}(ms|([.][0-9]{1,3})?(s|m|h))){1,4}$") && self.matches("[1-9]")"#, |value| {
+        value.as_str().is_some_and(|text| Duration::from(text).parse().is_ok())
+    }),
 };
 
 /// Name of a Service.
@@ -52,30 +51,23 @@ pub const TARGET_NAME: Rule = Rule {
 };
 
 /// Name of a version.
-pub const VERSION_NAME: Rule = Rule {
-    message: "write a version's name in lower-case letters, digits and -, such as v1",
-    test: Test::Pattern(DNS_LABEL),
-};
+pub const VERSION_NAME: Rule =
+    Rule { message: "write a version's name in lower-case letters, digits and -, such as v1", test: Test::Pattern(DNS_LABEL) };
 
 /// Name of a route.
-pub const ROUTE_NAME: Rule = Rule {
-    message: "write a route's name in lower-case letters, digits and -, such as premium-users",
-    test: Test::Pattern(DNS_LABEL),
-};
+pub const ROUTE_NAME: Rule =
+    Rule { message: "write a route's name in lower-case letters, digits and -, such as premium-users", test: Test::Pattern(DNS_LABEL) };
 
 /// Name of a workload's port.
-pub const PORT_NAME: Rule = Rule {
-    message: "write a port's name in lower-case letters, digits and -, such as http",
-    test: Test::Pattern(DNS_LABEL),
-};
+pub const PORT_NAME: Rule =
+    Rule { message: "write a port's name in lower-case letters, digits and -, such as http", test: Test::Pattern(DNS_LABEL) };
 
 /// Host names.
 pub const HOSTS: Rule = Rule {
     message: "write hosts as full host names in lower case, without scheme, port or wildcard, such as payment.example.com",
-    test: Test::Cel(
-        r#"self.all(h, h.matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))"#,
-        |value| strings(value).all(|host| is_match(DNS_NAME, host)),
-    ),
+    test: Test::Cel(r#"self.all(h, h.matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))"#, |value| {
+        strings(value).all(|host| is_match(DNS_NAME, host))
+    }),
 };
 
 /// Labels of pods.
@@ -158,9 +150,7 @@ pub const ONE_DESTINATION: Rule = Rule {
 /// A port belongs to a service.
 pub const PORT_WITH_SERVICE: Rule = Rule {
     message: "leave port out, or name a service: a version is reached at the port the request was for",
-    test: Test::Cel("!has(self.port) || has(self.service)", |value| {
-        value.get("port").is_none() || value.get("service").is_some()
-    }),
+    test: Test::Cel("!has(self.port) || has(self.service)", |value| value.get("port").is_none() || value.get("service").is_some()),
 };
 
 /// RFC 1123 label; its length is bounded by the schema.

@@ -1,4 +1,5 @@
 //! `TrafficPolicy`: how traffic to a service behaves.
+#![expect(clippy::duplicated_attributes, reason = "two printer columns of one type are no duplicates")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -24,10 +25,25 @@ use crate::status::{ProxyStatus, conditions_schema};
     derive = "PartialEq",
     doc = "TrafficPolicy says how traffic to one service behaves: which requests go to which version or service, and how long they may take. Of two policies for one service the older holds, whole; the younger says so in its status.",
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRef.name", description = "The service the policy is for"),
-    printcolumn(name = "Accepted", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#, description = "Whether the policy is in force"),
-    printcolumn(name = "Current", type_ = "integer", json_path = ".status.proxies.current", description = "Subscribed proxies that run the present configuration"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
+        description = "Whether the policy is in force"
+    ),
+    printcolumn(
+        name = "Current",
+        type_ = "integer",
+        json_path = ".status.proxies.current",
+        description = "Subscribed proxies that run the present configuration"
+    ),
     printcolumn(name = "Proxies", type_ = "integer", json_path = ".status.proxies.subscribed", description = "Subscribed proxies"),
-    printcolumn(name = "Programmed", type_ = "string", json_path = r#".status.conditions[?(@.type=="Programmed")].status"#, description = "Whether every subscribed proxy runs the present configuration"),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#,
+        description = "Whether every subscribed proxy runs the present configuration"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

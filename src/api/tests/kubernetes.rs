@@ -1,4 +1,5 @@
 //! What is kept of Kubernetes' own objects, and what an odd one does.
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its input fails")]
 
 use std::net::IpAddr;
 
@@ -118,7 +119,9 @@ fn a_service_keeps_its_addresses_and_ports() {
 
 #[test]
 fn a_headless_service_has_no_address_and_an_external_one_has_a_name() {
-    let headless = service(json!({"metadata": {"name": "db"}, "spec": {"clusterIP": "None", "clusterIPs": ["None"], "publishNotReadyAddresses": true}}));
+    let headless = service(
+        json!({"metadata": {"name": "db"}, "spec": {"clusterIP": "None", "clusterIPs": ["None"], "publishNotReadyAddresses": true}}),
+    );
     assert!(headless.headless && headless.cluster_ips.is_empty() && headless.publish_not_ready_addresses);
     let external = service(json!({"metadata": {"name": "db"}, "spec": {"type": "ExternalName", "externalName": "db.example.com"}}));
     assert_eq!((external.external_name.as_deref(), external.headless), (Some("db.example.com"), false));
@@ -177,7 +180,8 @@ fn resident() -> usize {
 fn twenty_thousand_pods_take_less_than_a_kibibyte_each() {
     let texts: Vec<String> = (0..100).map(|index| whole_pod(index).to_string()).collect();
     let before = resident();
-    let pods: Vec<Pod> = (0..20_000).map(|index| serde_json::from_str::<Watched<Pod>>(&texts[index % texts.len()]).unwrap().object).collect();
+    let pods: Vec<Pod> =
+        (0..20_000).map(|index| serde_json::from_str::<Watched<Pod>>(&texts[index % texts.len()]).unwrap().object).collect();
     let each = resident().saturating_sub(before) / pods.len();
     assert!(each < 1024, "{each} bytes a pod");
 }

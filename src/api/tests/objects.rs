@@ -1,5 +1,6 @@
 //! The tables in `objects/`: what `check` accepts, and what it refuses in which words. The real API server is held to the same
 //! tables by the tests on a cluster.
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its input fails")]
 
 use std::fs;
 use std::path::Path;
@@ -63,14 +64,16 @@ fn problems_say_where_they_are() {
 
 #[test]
 fn workloads_and_services_of_a_folder_are_checked_too() {
-    let workload = |spec: Value| json!({"apiVersion": "leno.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "web-1"}, "spec": spec});
+    let workload =
+        |spec: Value| json!({"apiVersion": "leno.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "web-1"}, "spec": spec});
     assert_eq!(told(&workload(json!({"address": "127.0.0.2", "ports": [{"name": "http", "port": 8080}, {"port": 9090}]}))), "");
     assert_eq!(told(&workload(json!({}))), "");
     assert!(told(&workload(json!({"address": "localhost"}))).contains("spec.address: \"localhost\" is not an IP address"));
     assert!(told(&workload(json!({"ports": [{"port": 70000}]}))).contains("spec.ports[0].port: 70000 is too large"));
     assert!(told(&workload(json!({"port": 80}))).contains("unknown field \"spec.port\": did you mean ports?"));
 
-    let service = |spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "creationTimestamp": null}, "spec": spec});
+    let service =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "creationTimestamp": null}, "spec": spec});
     assert_eq!(told(&service(json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}))), "");
     assert!(told(&service(json!({"selectr": {"app": "web"}}))).contains("unknown field \"spec.selectr\": did you mean selector?"));
     assert!(told(&service(json!({"ports": [{"port": "80"}]}))).contains("write a whole number here"));
