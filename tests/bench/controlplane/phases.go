@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"math"
 	"time"
 
@@ -60,7 +61,10 @@ func (b *bench) singleChanges(ctx context.Context) (*phase, error) {
 				return nil, err
 			}
 			made = append(made, entered)
-			b.await(entered, singleLimit)
+			if !b.await(entered, singleLimit) {
+				log.Printf("no further changes of this kind: one did not come to all proxies in %v", singleLimit)
+				break
+			}
 			time.Sleep(singlePause)
 		}
 		return made, nil
@@ -77,7 +81,10 @@ func (b *bench) routeChanges(ctx context.Context) (*phase, error) {
 				return nil, err
 			}
 			made = append(made, entered)
-			b.await(entered, singleLimit)
+			if !b.await(entered, singleLimit) {
+				log.Printf("no further changes of this kind: one did not come to all proxies in %v", singleLimit)
+				break
+			}
 			time.Sleep(singlePause)
 		}
 		return made, nil
@@ -120,14 +127,16 @@ func (b *bench) write(entered *change, put func() error) error {
 	return err
 }
 
-// await waits until everybody who uses the service has the change. One that has not come in time
-// counts as missed.
-func (b *bench) await(entered *change, limit time.Duration) {
+// await waits until everybody who uses the service has the change, and says whether they do. One that
+// has not come in time counts as missed.
+func (b *bench) await(entered *change, limit time.Duration) bool {
 	select {
 	case <-entered.complete:
+		return true
 	case <-time.After(limit):
 	case <-b.controller.ended:
 	}
+	return false
 }
 
 func (b *bench) changedService(i int) int { return (i*serviceStep + 5) % (b.groups * servicesPerProxy) }
