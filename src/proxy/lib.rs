@@ -4,7 +4,23 @@
 //! protocol is spoken, [`http1`], [`http2`] or [`tcp`] carry it, [`leno_core::route::decide`] says where, [`pool`] has
 //! the connection, [`telemetry`] keeps the record. [`control`] keeps the configuration current, [`admin`] answers people.
 
+pub mod admin;
+pub mod boot;
+pub mod buffers;
+pub mod connection;
 pub mod control;
+pub mod detect;
+pub mod directory;
+pub mod drain;
+pub mod environment;
+pub mod http1;
 pub mod init;
+pub mod io;
+pub mod listen;
 pub mod original_dst;
+pub mod pool;
+pub mod sidecar;
+pub mod target;
+pub mod tcp;
 pub mod telemetry;
+pub mod worker;

@@ -3,6 +3,9 @@
 //! One control thread holds the stream to the controller. Workers ask it for what their traffic needs ([`Ask`]) and each
 //! gets every answer ([`Update`]), so that a worker's configuration is its own and the request path takes no lock.
 
+pub mod client;
+mod held;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +13,8 @@ use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
+
+pub use client::{Control, ControllerAddress};
 
 /// How traffic names a service before the controller has told its canonical name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,267 @@
+//! The control thread's one task: keeps the stream to the controller open and passes on what it brings.
+//!
+//! gRPC over HTTP/2 over TLS. A lost stream is opened again after a pause that grows with each failure; what is held serves in the
+//! meantime, and the next stream resumes where the last ended.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::BodyExt;
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use leno_core::names::WorkloadId;
+use leno_xds::client::{ClientError, MESSAGE_BYTES_MAX};
+use leno_xds::frame::{Decoder, FrameError};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::held::{Held, Told};
+use super::{Ask, Update};
+use crate::admin::Readiness;
+
+/// How long the controller may take to accept a connection and finish the handshakes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause after a lost stream; each failure doubles it.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A stream that lasted this long was a good one: the next pause is the first again.
+const STREAM_GOOD_AFTER: Duration = Duration::from_secs(10);
+/// A dead peer is found out within these two.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the controller is and how it proves to be the one.
+#[derive(Clone)]
+pub struct ControllerAddress {
+    /// `host:port`, looked up anew for each connection.
+    pub address: String,
+    /// The name its certificate must carry.
+    pub name: ServerName<'static>,
+    /// The roots that may have signed it.
+    pub tls: Arc<ClientConfig>,
+}
+
+/// The control thread's ends of all channels.
+pub struct Control {
+    /// Whose proxy this is.
+    pub own: WorkloadId,
+    /// Where the controller is.
+    pub controller: ControllerAddress,
+    /// What each worker is told.
+    pub updates: Vec<UnboundedSender<Update>>,
+    /// What each worker asks.
+    pub asks: Vec<UnboundedReceiver<Ask>>,
+    /// Set once the controller has said what this proxy is.
+    pub readiness: watch::Sender<Readiness>,
+    /// Whether the stream is up.
+    pub connected: watch::Sender<bool>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("no connection within {CONNECT_TIMEOUT:?}")]
+    Timeout,
+    #[error("HTTP/2 failed: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the controller answered {status}, grpc-status {grpc:?}: {message:?}")]
+    Refused { status: u16, grpc: Option<String>, message: Option<String> },
+    #[error("the controller's messages cannot be read: {0}")]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Protocol(#[from] ClientError),
+    #[error("the controller ended the stream")]
+    Ended,
+}
+
+type Requests = UnboundedSender<Result<Frame<Bytes>, std::convert::Infallible>>;
+
+impl Control {
+    /// Runs until every worker is gone.
+    pub async fn run(mut self) {
+        let mut held = Held::new(&self.own, self.updates.len());
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            let Err(error) = self.stream(&mut held).await else { return };
+            held.subscriptions.disconnected();
+            self.set_connected(false);
+            if began.elapsed() > STREAM_GOOD_AFTER {
+                pause = PAUSE_MIN;
+            }
+            tracing::warn!(%error, controller = self.controller.address, retry_in = ?pause, "control stream lost; serving what is known");
+            // Half of the pause is random, so that a restarted controller is not met by all proxies at once.
+            let wait = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+            if self.while_asked(&mut held, wait).await.is_none() {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One stream, from connecting to its end. `Ok` when the workers are gone.
+    async fn stream(&mut self, held: &mut Held) -> Result<(), StreamError> {
+        let controller = self.controller.clone();
+        let opening = timeout(CONNECT_TIMEOUT, open(&controller));
+        let Some(opened) = self.while_asked(held, opening).await else { return Ok(()) };
+        let (requests, head) = opened.map_err(|_elapsed| StreamError::Timeout)??;
+        held.subscriptions.connected();
+        flush(held, &requests)?;
+        let Some(response) = self.while_asked(held, head).await else { return Ok(()) };
+        let response = response?;
+        refused(&response)?;
+        self.set_connected(true);
+        let mut reading = Reading { body: response.into_body(), decoder: Decoder::new(MESSAGE_BYTES_MAX) };
+        loop {
+            flush(held, &requests)?;
+            let message = tokio::select! {
+                message = reading.next() => message?,
+                ask = next_ask(&mut self.asks) => {
+                    let Some((worker, ask)) = ask else { return Ok(()) };
+                    self.tell(held.ask(worker, ask));
+                    continue;
+                }
+            };
+            for event in held.subscriptions.receive(message)? {
+                let told = held.take(event);
+                self.tell(told);
+            }
+            if held.knows_itself() {
+                self.readiness.send_if_modified(|state| *state == Readiness::Waiting && std::mem::replace(state, Readiness::Ready) != Readiness::Ready);
+            }
+        }
+    }
+
+    /// What `work` gives, while asks are noted; `None` when the workers are gone.
+    async fn while_asked<T>(&mut self, held: &mut Held, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                ask = next_ask(&mut self.asks) => {
+                    let (worker, ask) = ask?;
+                    let told = held.ask(worker, ask);
+                    self.tell(told);
+                }
+            }
+        }
+    }
+
+    fn set_connected(&self, up: bool) {
+        let changed = self.connected.send_if_modified(|state| std::mem::replace(state, up) != up);
+        if changed {
+            self.tell([Told::All(Update::Connected(up))]);
+            tracing::info!(up, "control stream");
+        }
+    }
+
+    /// A worker that has ended is not told any more.
+    fn tell(&self, told: impl IntoIterator<Item = Told>) {
+        for told in told {
+            match told {
+                Told::All(update) => self.updates.iter().for_each(|worker| drop(worker.send(update.clone()))),
+                Told::One(worker, update) => drop(self.updates[worker].send(update)),
+            }
+        }
+    }
+}
+
+/// The next ask of any worker; `None` when all have ended.
+async fn next_ask(asks: &mut [UnboundedReceiver<Ask>]) -> Option<(usize, Ask)> {
+    poll_fn(|cx| {
+        let mut open = false;
+        for (worker, receiver) in asks.iter_mut().enumerate() {
+            match receiver.poll_recv(cx) {
+                Poll::Ready(Some(ask)) => return Poll::Ready(Some((worker, ask))),
+                Poll::Ready(None) => {}
+                Poll::Pending => open = true,
+            }
+        }
+        if open { Poll::Pending } else { Poll::Ready(None) }
+    })
+    .await
+}
+
+/// The controller's side of the stream.
+struct Reading {
+    body: Incoming,
+    decoder: Decoder,
+}
+
+impl Reading {
+    /// The next message. Safe to drop between polls: nothing read is lost.
+    async fn next(&mut self) -> Result<Bytes, StreamError> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(message);
+            }
+            let frame = self.body.frame().await.ok_or(StreamError::Ended)??;
+            if let Some(data) = frame.data_ref() {
+                self.decoder.push(data);
+            } else if let Some(trailers) = frame.trailers_ref() {
+                return Err(status_error(200, trailers));
+            }
+        }
+    }
+}
+
+/// Writes everything there is to say.
+fn flush(held: &mut Held, requests: &Requests) -> Result<(), StreamError> {
+    while let Some(message) = held.subscriptions.next_request() {
+        requests.send(Ok(Frame::data(message))).map_err(|_closed| StreamError::Ended)?;
+    }
+    Ok(())
+}
+
+/// An error where the response's head says that there will be no stream.
+fn refused(response: &Response<Incoming>) -> Result<(), StreamError> {
+    let status = response.status().as_u16();
+    if status != 200 || response.headers().contains_key("grpc-status") {
+        return Err(status_error(status, response.headers()));
+    }
+    Ok(())
+}
+
+fn status_error(status: u16, headers: &http::HeaderMap) -> StreamError {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).map(str::to_owned);
+    StreamError::Refused { status, grpc: text("grpc-status"), message: text("grpc-message") }
+}
+
+/// Connects and sends the request's head; gives where to write and what the response will be.
+async fn open(controller: &ControllerAddress) -> Result<(Requests, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>), StreamError> {
+    let stream = TcpStream::connect(&controller.address).await?;
+    stream.set_nodelay(true)?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&controller.tls));
+    let stream = connector.connect(controller.name.clone(), stream).await?;
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "control connection ended");
+        }
+    });
+    let (requests, mut receiver) = unbounded_channel();
+    let body = StreamBody::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)));
+    let request = Request::post(format!("https://{}{}", controller.address, leno_xds::METHOD_PATH))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .body(body)
+        .expect("the parts are constants and an address that was connected to");
+    Ok((requests, sender.send_request(request)))
+}

@@ -1,0 +1,370 @@
+//! The directory: what a worker knows of services and endpoints, and how it comes to know more.
+//!
+//! Every worker has its own, fed by [`Update`]s; nothing here is shared between threads. What traffic needs and the
+//! directory does not know it asks the control thread for ([`Ask`]), once, and waits a bounded time.
+//!
+//! Reading order: [`Directory::resolve`], [`ServiceState`], [`EndpointSet`], [`Directory::apply`], [`Directory::sweep`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::names::{Name, ServiceId};
+use leno_core::service::Service;
+use leno_core::workload::Workload;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::control::{Alias, Ask, Update};
+use crate::pool::{Peer, Peers};
+use crate::telemetry::Destination;
+
+/// How long traffic waits for an answer of the controller before it goes on without one.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+/// What nobody has used for this long is dropped.
+const UNUSED_TIME_MAX: Duration = Duration::from_secs(600);
+/// Addresses that are known to be no service are forgotten beyond this many: an app may dial the whole internet.
+const ALIASES_MAX: usize = 16 * 1024;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// What one worker knows.
+pub struct Directory {
+    asks: UnboundedSender<Ask>,
+    /// What the worker sends to, shared by all services.
+    pub peers: Peers,
+    aliases: RefCell<Map<Alias, Meaning>>,
+    services: RefCell<Map<ServiceId, Rc<ServiceState>>>,
+    endpoints: RefCell<Map<EndpointsId, Rc<EndpointSet>>>,
+    workload: RefCell<Option<Arc<Workload>>>,
+    connected: Cell<bool>,
+    changed: Notify,
+}
+
+struct Meaning {
+    /// `None`: not answered yet.
+    answer: Option<Option<ServiceId>>,
+    used: Instant,
+}
+
+/// One service as a worker holds it. Connections keep it; its content changes beneath them.
+pub struct ServiceState {
+    /// Which service.
+    pub id: ServiceId,
+    current: RefCell<Current>,
+    used: Cell<Instant>,
+}
+
+#[derive(Clone)]
+enum Current {
+    Unknown,
+    Gone,
+    Known(Rc<ServiceView>),
+}
+
+/// A service at one moment, with what is derived from it.
+pub struct ServiceView {
+    /// The service.
+    pub service: Arc<Service>,
+    labels: RefCell<Vec<Rc<Destination>>>,
+    /// The endpoint sets its requests have needed, so that no request hashes a name.
+    sets: RefCell<Vec<Rc<EndpointSet>>>,
+}
+
+/// The endpoints of one service port as a worker holds them.
+pub struct EndpointSet {
+    /// Which service port.
+    pub id: EndpointsId,
+    /// `None`: not told yet.
+    current: RefCell<Option<Rc<EndpointIndex>>>,
+    /// Picks made so far, for round-robin.
+    pub turn: Cell<u64>,
+    used: Cell<Instant>,
+}
+
+/// The endpoints of one service port at one moment, by version.
+#[derive(Default)]
+pub struct EndpointIndex {
+    all: Vec<Rc<EndpointState>>,
+    versions: Vec<(Name, Vec<Rc<EndpointState>>)>,
+}
+
+/// One endpoint.
+pub struct EndpointState {
+    /// What the controller says of it.
+    pub endpoint: Endpoint,
+    /// Where it is, with its load and its connections.
+    pub peer: Rc<Peer>,
+}
+
+impl Directory {
+    /// Knows nothing yet; asks go to `asks`.
+    pub fn new(asks: UnboundedSender<Ask>) -> Self {
+        Self {
+            asks,
+            peers: Peers::default(),
+            aliases: RefCell::default(),
+            services: RefCell::default(),
+            endpoints: RefCell::default(),
+            workload: RefCell::default(),
+            connected: Cell::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The service that `alias` means, asked for where it is not known.
+    ///
+    /// `None`: no service of the mesh, or nobody could say in time. Waits at most a second, and only while the control
+    /// stream is up, so that traffic goes on without a controller.
+    pub async fn resolve(&self, alias: &Alias) -> Option<Rc<ServiceState>> {
+        if let Some(answer) = self.known(alias) {
+            return answer;
+        }
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                match self.known(alias) {
+                    Some(answer) => return answer,
+                    None if !self.connected.get() => return None,
+                    None => changed.await,
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_TIME_MAX, wait).await.unwrap_or_default()
+    }
+
+    /// The answer, if it is known; asks for it otherwise.
+    fn known(&self, alias: &Alias) -> Option<Option<Rc<ServiceState>>> {
+        let now = Instant::now();
+        let mut aliases = self.aliases.borrow_mut();
+        let Some(meaning) = aliases.get_mut(alias) else {
+            if aliases.len() >= ALIASES_MAX {
+                self.forget_strangers(&mut aliases, now);
+            }
+            aliases.insert(alias.clone(), Meaning { answer: None, used: now });
+            self.ask(Ask::Service(alias.clone()));
+            return None;
+        };
+        meaning.used = now;
+        match meaning.answer.as_ref()? {
+            None => Some(None),
+            Some(id) => {
+                let state = Rc::clone(self.services.borrow().get(id)?);
+                state.used.set(now);
+                match &*state.current.borrow() {
+                    Current::Unknown => return None,
+                    Current::Gone => return Some(None),
+                    Current::Known(_) => {}
+                }
+                Some(Some(state))
+            }
+        }
+    }
+
+    /// The endpoints of `port` of `service`, asked for where they are not known. Never waits.
+    pub fn endpoints(&self, service: &ServiceId, port: u16) -> Rc<EndpointSet> {
+        let id = EndpointsId::new(service.clone(), port);
+        let mut sets = self.endpoints.borrow_mut();
+        if let Some(set) = sets.get(&id) {
+            return Rc::clone(set);
+        }
+        self.ask(Ask::Endpoints(id.clone()));
+        let set = Rc::new(EndpointSet {
+            id: id.clone(),
+            current: RefCell::new(None),
+            turn: Cell::new(0),
+            used: Cell::new(Instant::now()),
+        });
+        sets.insert(id, Rc::clone(&set));
+        set
+    }
+
+    /// The endpoints in `set` now; waits a bounded time where the controller has not told them yet.
+    pub async fn index(&self, set: &EndpointSet) -> Rc<EndpointIndex> {
+        if let Some(index) = set.current() {
+            return index;
+        }
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                match set.current() {
+                    Some(index) => return index,
+                    None if !self.connected.get() => return Rc::default(),
+                    None => changed.await,
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_TIME_MAX, wait).await.unwrap_or_default()
+    }
+
+    /// What this proxy itself is, once the controller has said it.
+    pub fn workload(&self) -> Option<Arc<Workload>> {
+        self.workload.borrow().clone()
+    }
+
+    /// Takes in one update.
+    pub fn apply(&self, update: Update) {
+        match update {
+            Update::Alias(alias, answer) => {
+                if let Some(id) = &answer {
+                    self.service_state(id);
+                }
+                let mut aliases = self.aliases.borrow_mut();
+                let meaning = aliases.entry(alias).or_insert_with(|| Meaning { answer: None, used: Instant::now() });
+                meaning.answer = Some(answer);
+            }
+            Update::Service(id, service) => {
+                let current = service.map_or(Current::Gone, |service| Current::Known(Rc::new(ServiceView::new(service))));
+                self.service_state(&id).current.replace(current);
+            }
+            Update::Endpoints(id, endpoints) => {
+                // Endpoints nobody here asked for belong to another worker's traffic.
+                if let Some(set) = self.endpoints.borrow().get(&id) {
+                    let index = endpoints.map_or_else(EndpointIndex::default, |endpoints| EndpointIndex::new(&endpoints, &self.peers));
+                    set.current.replace(Some(Rc::new(index)));
+                }
+            }
+            Update::Workload(workload) => {
+                self.workload.replace(Some(workload));
+            }
+            Update::Connected(connected) => self.connected.set(connected),
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn service_state(&self, id: &ServiceId) -> Rc<ServiceState> {
+        let mut services = self.services.borrow_mut();
+        let state = services.entry(id.clone()).or_insert_with(|| {
+            Rc::new(ServiceState { id: id.clone(), current: RefCell::new(Current::Unknown), used: Cell::new(Instant::now()) })
+        });
+        Rc::clone(state)
+    }
+
+    /// Drops what nobody has used for ten minutes and no connection holds.
+    pub fn sweep(&self, now: Instant) {
+        let unused = |used: Instant| now.saturating_duration_since(used) >= UNUSED_TIME_MAX;
+        let mut services = self.services.borrow_mut();
+        for state in services.values().filter(|state| Rc::strong_count(state) > 1) {
+            state.used.set(now);
+        }
+        self.aliases.borrow_mut().retain(|alias, meaning| {
+            let service = meaning.answer.as_ref().and_then(Option::as_ref).and_then(|id| services.get(id));
+            let drop = unused(meaning.used) && service.is_none_or(|service| unused(service.used.get()));
+            if drop {
+                self.ask(Ask::DropService(alias.clone()));
+            }
+            !drop
+        });
+        services.retain(|_, state| !unused(state.used.get()));
+        drop(services);
+        self.endpoints.borrow_mut().retain(|id, set| {
+            if Rc::strong_count(set) > 1 {
+                set.used.set(now);
+            }
+            let drop = unused(set.used.get());
+            if drop {
+                self.ask(Ask::DropEndpoints(id.clone()));
+            }
+            !drop
+        });
+    }
+
+    /// Makes room by forgetting aliases that mean no service.
+    fn forget_strangers(&self, aliases: &mut Map<Alias, Meaning>, now: Instant) {
+        for least in [Duration::from_secs(60), Duration::ZERO] {
+            aliases.retain(|alias, meaning| {
+                let stranger = !matches!(meaning.answer, Some(Some(_)));
+                let forget = stranger && now.saturating_duration_since(meaning.used) >= least;
+                if forget {
+                    self.ask(Ask::DropService(alias.clone()));
+                }
+                !forget
+            });
+            if aliases.len() < ALIASES_MAX {
+                return;
+            }
+        }
+    }
+
+    /// The control thread may be gone while the process ends: then nobody answers, and nothing is lost.
+    fn ask(&self, ask: Ask) {
+        self.asks.send(ask).unwrap_or_else(|error| tracing::debug!(%error, "nobody to ask"));
+    }
+}
+
+impl ServiceState {
+    /// The service as it is now; `None` when it is gone.
+    pub fn view(&self) -> Option<Rc<ServiceView>> {
+        match &*self.current.borrow() {
+            Current::Known(view) => Some(Rc::clone(view)),
+            Current::Unknown | Current::Gone => None,
+        }
+    }
+}
+
+impl ServiceView {
+    fn new(service: Arc<Service>) -> Self {
+        Self { service, labels: RefCell::default(), sets: RefCell::default() }
+    }
+
+    /// The endpoints of `port` of `service`, which is this service or one that its routes name.
+    pub fn endpoints(&self, directory: &Directory, service: &ServiceId, port: u16) -> Rc<EndpointSet> {
+        let mut sets = self.sets.borrow_mut();
+        if let Some(set) = sets.iter().find(|set| set.id.port == port && set.id.service == *service) {
+            return Rc::clone(set);
+        }
+        let set = directory.endpoints(service, port);
+        sets.push(Rc::clone(&set));
+        set
+    }
+
+    /// Metric labels, made once for each combination.
+    pub fn labels(&self, service: &ServiceId, version: Option<&Name>, route: Option<&Name>) -> Rc<Destination> {
+        let mut labels = self.labels.borrow_mut();
+        let same = |known: &&Rc<Destination>| {
+            known.service.as_ref() == Some(service) && known.version.as_ref() == version && known.route.as_ref() == route
+        };
+        if let Some(known) = labels.iter().find(same) {
+            return Rc::clone(known);
+        }
+        let made = Rc::new(Destination { service: Some(service.clone()), version: version.cloned(), route: route.cloned() });
+        labels.push(Rc::clone(&made));
+        made
+    }
+}
+
+impl EndpointSet {
+    /// The endpoints as they are now; `None` when the controller has not told them yet.
+    pub fn current(&self) -> Option<Rc<EndpointIndex>> {
+        self.current.borrow().clone()
+    }
+}
+
+impl EndpointIndex {
+    fn new(endpoints: &Endpoints, peers: &Peers) -> Self {
+        let state = |endpoint: &Endpoint| Rc::new(EndpointState { endpoint: endpoint.clone(), peer: peers.get(endpoint.address) });
+        let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();
+        let mut versions: Vec<(Name, Vec<Rc<EndpointState>>)> = Vec::new();
+        for endpoint in &all {
+            for version in &endpoint.endpoint.versions {
+                match versions.iter_mut().find(|(name, _)| name == version) {
+                    Some((_, list)) => list.push(Rc::clone(endpoint)),
+                    None => versions.push((Name::clone(version), vec![Rc::clone(endpoint)])),
+                }
+            }
+        }
+        Self { all, versions }
+    }
+
+    /// The endpoints that may serve `version`; `None` asks for any.
+    pub fn serving(&self, version: Option<&Name>) -> &[Rc<EndpointState>] {
+        match version {
+            None => &self.all,
+            Some(wanted) => self.versions.iter().find(|(name, _)| name == wanted).map_or(&[], |(_, list)| list),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Answers of the proxy itself: short plain text that says what happened, and nothing about policies.
+
+use std::io::Write;
+
+use super::response::UNDELIVERED;
+use crate::buffers::Buffer;
+
+/// One answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The status.
+    pub status: u16,
+    /// What the caller is told.
+    pub text: &'a str,
+    /// Whether the connection closes after it.
+    pub close: bool,
+    /// Whether an HTTP/1.0 client must be told that it stays open.
+    pub tell_kept: bool,
+    /// Whether the text is left out: the request was `HEAD`.
+    pub is_head: bool,
+    /// Whether another proxy is told that the app never got the request.
+    pub undelivered: bool,
+}
+
+impl Answer<'_> {
+    /// Writes the whole answer.
+    pub fn write(&self, out: &mut Buffer) {
+        let mut head = [0; 512];
+        let mut room = &mut head[..];
+        let connection = match (self.close, self.tell_kept) {
+            (true, _) => "connection: close\r\n",
+            (false, true) => "connection: keep-alive\r\n",
+            (false, false) => "",
+        };
+        let undelivered = if self.undelivered { format!("{UNDELIVERED}: connect\r\n") } else { String::new() };
+        let wrote = write!(
+            room,
+            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{connection}{undelivered}\r\n",
+            self.status,
+            phrase(self.status),
+            self.text.len(),
+        );
+        debug_assert!(wrote.is_ok(), "the head of an answer fits");
+        let unused = room.len();
+        out.append(&head[..head.len() - unused]);
+        if !self.is_head {
+            out.append(self.text.as_bytes());
+        }
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

@@ -1,0 +1,146 @@
+//! One direction of an exchange: a body on its way from one connection to another, with what goes before it.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::body::Body;
+use super::chunked::BadChunk;
+use crate::buffers::{BLOCK, Buffer, Buffers};
+use crate::io::Io;
+
+/// What has been sent is kept up to this much, so that it can be sent again elsewhere.
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// A body on its way. Dropping [`Flow::run`] and calling it again goes on where it stopped.
+pub struct Flow {
+    /// What is still to come.
+    pub body: Body,
+    /// What was read and not yet taken in.
+    pub inbox: Buffer,
+    /// What is to be written; while `kept`, also what has been.
+    pub out: Buffer,
+    /// How much of `out` has been written.
+    pub sent: usize,
+    /// Whether `out` still holds everything, from the head on.
+    pub kept: bool,
+    is_large: bool,
+}
+
+/// Why a flow stopped.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The sender broke off.
+    Sender(io::Error),
+    /// The sender's framing is broken.
+    Malformed(BadChunk),
+    /// The receiver takes no more.
+    Receiver(io::Error),
+}
+
+impl Flow {
+    /// `out` has the head already; what `inbox` has of the body is taken in by the first run.
+    pub fn new(body: Body, inbox: Buffer, out: Buffer, kept: bool) -> Self {
+        Self { body, inbox, out, sent: 0, kept, is_large: false }
+    }
+
+    /// Whether everything has been written.
+    pub fn is_done(&self) -> bool {
+        self.body.is_done() && self.sent == self.out.len()
+    }
+
+    /// Takes in what was read together with the head, so that both are written at once.
+    pub fn take_in(&mut self) -> Result<(), BadChunk> {
+        self.body.transfer(&mut self.inbox, &mut self.out)?;
+        self.kept &= self.out.len() <= REPLAY_BYTES_MAX;
+        Ok(())
+    }
+
+    /// Everything is to be written once more, to another receiver.
+    pub fn rewind(&mut self) {
+        debug_assert!(self.kept, "only what was kept can be sent again");
+        self.sent = 0;
+    }
+
+    /// Carries the body to its end. Reads only when everything read before is written.
+    pub async fn run(&mut self, from: &Io, to: &Io, buffers: &Rc<Buffers>) -> Result<(), Stopped> {
+        loop {
+            while self.sent < self.out.len() {
+                self.sent += to.write(&self.out.filled()[self.sent..]).await.map_err(Stopped::Receiver)?;
+            }
+            if !self.kept {
+                self.out.clear();
+                self.sent = 0;
+            }
+            if self.body.is_done() {
+                return Ok(());
+            }
+            match self.body.as_it_is() {
+                Some(left) if self.inbox.is_empty() => self.read_as_it_is(left, from, buffers).await?,
+                Some(_) | None => {
+                    if self.inbox.is_empty() {
+                        let read = from.read(self.inbox.spare()).await.map_err(Stopped::Sender)?;
+                        self.inbox.fill(read);
+                        self.check_end(read)?;
+                    }
+                    self.body.transfer(&mut self.inbox, &mut self.out).map_err(Stopped::Malformed)?;
+                }
+            }
+            self.kept &= self.out.len() <= REPLAY_BYTES_MAX;
+        }
+    }
+
+    /// Reads straight into the buffer that is written from.
+    async fn read_as_it_is(&mut self, left: u64, from: &Io, buffers: &Rc<Buffers>) -> Result<(), Stopped> {
+        if !self.kept && !self.is_large && left > BLOCK as u64 {
+            self.out = buffers.take_large();
+            self.is_large = true;
+        }
+        let room = self.out.spare();
+        let room = match usize::try_from(left) {
+            Ok(left) if left < room.len() => &mut room[..left],
+            Ok(_) | Err(_) => room,
+        };
+        let read = from.read(room).await.map_err(Stopped::Sender)?;
+        self.out.fill(read);
+        self.body.went_past(read);
+        self.check_end(read)
+    }
+
+    fn check_end(&mut self, read: usize) -> Result<(), Stopped> {
+        if read == 0 && !self.body.end_of_input() {
+            return Err(Stopped::Sender(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
+    }
+}
+
+/// How the request's way up stands, while something else goes on beside it.
+#[derive(Debug, Default)]
+pub struct Upload {
+    /// The server takes no more of it; what it answers is still wanted.
+    pub refused: bool,
+}
+
+/// Runs `main` with the request's body going up beside it. Ends when `main` does, or when the client breaks off.
+pub async fn beside<T>(upload: &mut Upload, flow: impl Future<Output = Result<(), Stopped>>, main: impl Future<Output = T>) -> Result<T, Stopped> {
+    let (mut flow, mut main) = (pin!(flow), pin!(main));
+    let mut going_up = !upload.refused;
+    poll_fn(|cx| {
+        if going_up && let Poll::Ready(result) = flow.as_mut().poll(cx) {
+            going_up = false;
+            match result {
+                Ok(()) => {}
+                Err(Stopped::Receiver(error)) => {
+                    tracing::debug!(%error, "the server takes no more of the request");
+                    upload.refused = true;
+                }
+                Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_))) => return Poll::Ready(Err(stopped)),
+            }
+        }
+        main.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}

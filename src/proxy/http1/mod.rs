@@ -1,0 +1,83 @@
+//! HTTP/1: one connection, request by request.
+//!
+//! Reading order: [`serve`], [`exchange`] (the life of one request), [`head`] (lines and fields), [`request`] and
+//! [`response`] (what they say, and what is sent on), [`flow`], [`body`] and [`chunked`] (bodies), [`answer`] (what the
+//! proxy says itself).
+//!
+//! Invariants: a head or a body that two recipients could read differently is never sent on; a connection at rest holds
+//! no buffer; requests of one connection are answered in their order.
+
+pub mod answer;
+pub mod body;
+pub mod chunked;
+mod exchange;
+mod explicit;
+pub mod flow;
+pub mod head;
+mod record;
+pub mod request;
+pub mod response;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::connection::Connection;
+use crate::io::Io;
+use crate::tcp;
+use exchange::After;
+
+/// How long a closing connection is read on, so that the client sees the last answer and not a reset.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How much is read on.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Serves requests until the connection ends.
+pub(crate) async fn serve(mut connection: Connection) {
+    let mut inbox = connection.first.take();
+    loop {
+        let buffer = match inbox.take().filter(|inbox| !inbox.is_empty()) {
+            Some(inbox) => inbox,
+            None => match connection.context.draining.or_else(connection.io.readable()).await {
+                Some(Ok(())) => connection.context.buffers.take(),
+                Some(Err(_)) | None => return,
+            },
+        };
+        match Box::pin(exchange::run(&connection, buffer)).await {
+            After::Again(buffer) => inbox = Some(buffer),
+            After::Close => return,
+            After::Linger => return linger(&connection.io).await,
+            After::Tunnel(tunnel) => {
+                let carried = Box::pin(tcp::tunnel(&connection.io, None, &tunnel.io, None, &connection.context.buffers)).await;
+                return tunnel.record.write(&connection, &carried);
+            }
+            After::Connected(next) => return explicit::go_on(connection, next).await,
+        }
+    }
+}
+
+/// Closes so that what was written last arrives: no reset while the client still sends.
+async fn linger(io: &Io) {
+    if io.finish().is_err() {
+        return;
+    }
+    let drain = async {
+        let mut block = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match io.read(&mut block).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+        }
+    };
+    if Box::pin(timeout(LINGER_TIME, drain)).await.is_err() {
+        tracing::debug!("the client still sends to a connection that is closed");
+    }
+}
+
+/// Whether reading may simply be tried again.
+fn is_not_yet(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,160 @@
+//! One end of a connection, as the data plane reads and writes it.
+//!
+//! Every method takes `&self`, so that one task can read and write the same connection at once without splitting it.
+//! `Io` has one variant today. A TLS connection becomes a second one: no caller sees the difference, nothing is boxed.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::RecvFlags;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub enum Io {
+    /// Plain TCP.
+    Plain(TcpStream),
+}
+
+impl Io {
+    /// Dials `address`.
+    pub async fn dial(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Plain(stream))
+    }
+
+    /// Reads what is there; `WouldBlock` when nothing is. `Ok(0)` is the end.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_read(into),
+        }
+    }
+
+    /// Waits until there may be something to read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads at least one byte into `into`; 0 is the end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_readable(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes at least one byte of `from`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => loop {
+                match stream.try_write(from) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,
+                    result => return Poll::Ready(result),
+                }
+            },
+        }
+    }
+
+    /// Waits until there may be something to read, without a buffer: for connections at rest.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Reads at least one byte; 0 is the end.
+    pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, into)).await
+    }
+
+    /// Writes at least one byte.
+    pub async fn write(&self, from: &[u8]) -> io::Result<usize> {
+        match poll_fn(|cx| self.poll_write(cx, from)).await {
+            Ok(0) if !from.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+            result => result,
+        }
+    }
+
+    /// Writes all of `from`.
+    pub async fn write_all(&self, mut from: &[u8]) -> io::Result<()> {
+        while !from.is_empty() {
+            let written = self.write(from).await?;
+            from = &from[written..];
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be written; the other direction stays open.
+    pub fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Makes the close to come a reset, so that the peer cannot take a cut stream for a whole one.
+    pub fn abort_on_close(&self) {
+        match self {
+            Self::Plain(stream) => stream.set_zero_linger().unwrap_or_else(|error| tracing::debug!(%error, "cannot reset a connection")),
+        }
+    }
+
+    /// Whether the connection is quiet and open, as the kernel knows it now. Bytes nobody asked for count as not quiet.
+    ///
+    /// Costs a system call, unlike [`Io::try_read`], which may not know yet what has just arrived.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(stream) => {
+                let mut byte = [0];
+                let seen = rustix::net::recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+                matches!(seen, Err(rustix::io::Errno::AGAIN))
+            }
+        }
+    }
+}
+
+/// For what speaks tokio's traits (HTTP/2).
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}

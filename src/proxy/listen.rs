@@ -1,0 +1,104 @@
+//! Listening: what a worker accepts from, and what a connection accepted there means.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use leno_core::names::ServiceId;
+use tokio::net::TcpListener;
+
+use crate::connection;
+use crate::worker::Context;
+
+/// How long accepting pauses when the process has run out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A bound listener and what its connections mean.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it listens. Several workers bind the same address with `SO_REUSEPORT`.
+    pub listener: std::net::TcpListener,
+    /// What its connections mean.
+    pub accept: Accept,
+}
+
+/// What connections to one listener mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// What the app dials, redirected here: the original destination says which service is meant.
+    OutboundTransparent,
+    /// What the app sends here on purpose, as to an HTTP proxy: `Host`, an absolute target or `CONNECT` says which service is meant.
+    OutboundExplicit,
+    /// An address that stands for one port of one service.
+    OutboundService {
+        /// The service.
+        service: ServiceId,
+        /// Its port.
+        port: u16,
+    },
+    /// What others dial, redirected here: the original destination says which port of the app is meant.
+    InboundTransparent,
+    /// An address that stands for one port of the app.
+    InboundApp {
+        /// Where the app listens.
+        app: SocketAddr,
+        /// The workload's port it stands for.
+        port: u16,
+    },
+}
+
+/// A listener that a runtime drives.
+pub(crate) struct Started {
+    listener: TcpListener,
+    accept: Rc<Accept>,
+}
+
+/// How many connections a worker carries.
+#[derive(Default)]
+pub(crate) struct Open(Cell<usize>);
+
+struct Counted(Rc<Open>);
+
+impl Open {
+    pub(crate) fn count(&self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
+    }
+}
+
+impl Listener {
+    pub(crate) fn start(self) -> io::Result<Started> {
+        self.listener.set_nonblocking(true)?;
+        Ok(Started { listener: TcpListener::from_std(self.listener)?, accept: Rc::new(self.accept) })
+    }
+}
+
+/// Accepts for as long as the worker runs.
+pub(crate) async fn accept(started: Started, context: Rc<Context>, open: Rc<Open>) {
+    loop {
+        match started.listener.accept().await {
+            Ok((stream, peer)) => {
+                open.0.set(open.0.get() + 1);
+                let counted = Counted(Rc::clone(&open));
+                let (accept, context) = (Rc::clone(&started.accept), Rc::clone(&context));
+                tokio::task::spawn_local(async move {
+                    let _counted = counted;
+                    connection::carry(&accept, stream, peer, context).await;
+                });
+            }
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, accept = ?started.accept, "cannot accept; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

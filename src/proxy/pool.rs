@@ -1,0 +1,151 @@
+//! Peers: the addresses a worker sends to, with what is in flight there and the connections that rest.
+//!
+//! A [`Peer`] lives as long as an endpoint set or a request holds it. When the last one lets go, its resting
+//! connections close; requests in flight finish on theirs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+use crate::io::Io;
+
+/// One address that requests are sent to.
+pub struct Peer {
+    address: SocketAddr,
+    in_flight: Cell<u32>,
+    resting: RefCell<Vec<Resting>>,
+}
+
+struct Resting {
+    io: Io,
+    since: Instant,
+}
+
+/// Counts a request as in flight at its peer until dropped.
+pub struct InFlight(Rc<Peer>);
+
+/// All peers of a worker, by address, so that services that share a pod share its connections and its load.
+#[derive(Default)]
+pub struct Peers {
+    by_address: RefCell<HashMap<SocketAddr, Weak<Peer>, RandomState>>,
+}
+
+/// How many connections may rest, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct RestLimits {
+    /// Resting HTTP/1 connections per address.
+    pub connections_max: usize,
+    /// How long one may rest: below what servers allow (Node.js closes after 5 s).
+    pub time_max: Duration,
+}
+
+impl Default for RestLimits {
+    fn default() -> Self {
+        Self { connections_max: 128, time_max: Duration::from_millis(4500) }
+    }
+}
+
+impl Peers {
+    /// The peer at `address`, made when nobody holds it yet.
+    pub fn get(&self, address: SocketAddr) -> Rc<Peer> {
+        let mut peers = self.by_address.borrow_mut();
+        if let Some(peer) = peers.get(&address).and_then(Weak::upgrade) {
+            return peer;
+        }
+        let peer = Rc::new(Peer { address, in_flight: Cell::new(0), resting: RefCell::default() });
+        peers.insert(address, Rc::downgrade(&peer));
+        peer
+    }
+
+    /// Closes what has rested too long or was closed by the other side, and forgets peers nobody holds.
+    pub fn sweep(&self, now: Instant, limits: RestLimits) {
+        self.by_address.borrow_mut().retain(|_, peer| {
+            let Some(peer) = peer.upgrade() else { return false };
+            peer.resting.borrow_mut().retain(|resting| {
+                now.saturating_duration_since(resting.since) < limits.time_max && looks_quiet(&resting.io)
+            });
+            true
+        });
+    }
+}
+
+impl Peer {
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests in flight there, from this worker.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// Connections that rest.
+    pub fn resting(&self) -> usize {
+        self.resting.borrow().len()
+    }
+
+    /// One more request is in flight.
+    pub fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        InFlight(Rc::clone(self))
+    }
+
+    /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
+    /// the kernel is asked, so that a close that has arrived is never overlooked.
+    pub fn reuse(&self, now: Instant, limits: RestLimits, sure: Sure) -> Option<Io> {
+        let mut resting = self.resting.borrow_mut();
+        while let Some(candidate) = resting.pop() {
+            let fresh = now.saturating_duration_since(candidate.since) < limits.time_max;
+            let open = match sure {
+                Sure::AsKnown => looks_quiet(&candidate.io),
+                Sure::AskKernel => candidate.io.is_quiet(),
+            };
+            if fresh && open {
+                return Some(candidate.io);
+            }
+        }
+        None
+    }
+
+    /// A connection whose last response is complete comes to rest.
+    pub fn rest(&self, io: Io, now: Instant, limits: RestLimits) {
+        let mut resting = self.resting.borrow_mut();
+        if resting.len() < limits.connections_max {
+            resting.push(Resting { io, since: now });
+        }
+    }
+}
+
+/// How sure [`Peer::reuse`] must be that a connection is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sure {
+    /// For requests that may be sent again.
+    AsKnown,
+    /// For requests that may not.
+    AskKernel,
+}
+
+impl InFlight {
+    /// Where the request is.
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
+/// Nothing has arrived on a resting connection: neither its end nor bytes that belong to no request.
+fn looks_quiet(io: &Io) -> bool {
+    let mut byte = [0];
+    matches!(io.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}

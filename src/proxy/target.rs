@@ -1,0 +1,166 @@
+//! Targets: from a request head to the endpoint that takes it.
+//!
+//! [`leno_core::route::decide`] says where a request goes and [`leno_core::balance::pick`] which endpoint takes it; this
+//! file only looks up what they name. HTTP/1, HTTP/2 and opaque connections all come through here.
+//!
+//! Reading order: [`route`], [`Route::pick`], [`Refusal`].
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use leno_core::balance::{self, Algorithm};
+use leno_core::names::Name;
+use leno_core::request::RequestHead;
+use leno_core::route::{self, Backend, Silent};
+
+use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
+use crate::pool::InFlight;
+use crate::telemetry::Destination;
+use crate::worker::Context;
+
+/// Other endpoints tried when one cannot be reached.
+pub const OTHERS_MAX: usize = 2;
+
+/// Where one request goes: everything that was decided, nothing borrowed from the head.
+pub struct Route {
+    view: Rc<ServiceView>,
+    set: Rc<EndpointSet>,
+    version: Option<Name>,
+    rule: Option<Name>,
+    algorithm: Algorithm,
+    /// Time until the response's head; `None` is unlimited.
+    pub timeout: Option<Duration>,
+}
+
+/// Why the proxy answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The service is gone, or no name of the mesh.
+    UnknownService,
+    /// The destination the policy names does not exist.
+    MissingDestination,
+    /// Every destination of the rule has weight 0.
+    NoWeight,
+    /// Nothing that could answer is there.
+    NoEndpoint,
+    /// Nobody accepted the connection.
+    ConnectFailed,
+    /// The connection broke before a response.
+    Disconnected,
+    /// What came back was no valid response.
+    BadResponse,
+    /// No response in the time the route gives.
+    Timeout,
+}
+
+impl Refusal {
+    /// Status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::UnknownService => 404,
+            Self::MissingDestination | Self::NoWeight => 500,
+            Self::NoEndpoint => 503,
+            Self::ConnectFailed | Self::Disconnected | Self::BadResponse => 502,
+            Self::Timeout => 504,
+        }
+    }
+
+    /// Metric label and log field: a closed set.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownService => "unknown-service",
+            Self::MissingDestination => "missing-destination",
+            Self::NoWeight => "no-weight",
+            Self::NoEndpoint => "no-endpoint",
+            Self::ConnectFailed => "connect-failed",
+            Self::Disconnected => "disconnected",
+            Self::BadResponse => "bad-response",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// What the caller is told: what happened, and nothing about policies.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::UnknownService => "no service of the mesh has this name\n",
+            Self::MissingDestination => "the chosen destination does not exist\n",
+            Self::NoWeight => "no destination may receive this request\n",
+            Self::NoEndpoint => "the service has no endpoint that is ready\n",
+            Self::ConnectFailed => "no endpoint of the service accepted the connection\n",
+            Self::Disconnected => "the endpoint closed the connection before it answered\n",
+            Self::BadResponse => "the endpoint sent an answer that is no valid HTTP\n",
+            Self::Timeout => "the service did not answer in the time the route allows\n",
+        }
+    }
+}
+
+/// Decides where a request for `port` of the service goes. What it needs of the head is copied out.
+///
+/// The labels tell what is known of the destination even where the request is refused.
+pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context: &Context) -> Result<Route, (Refusal, Rc<Destination>)> {
+    let service = &view.service;
+    let decision = route::decide(service, port, head, context.draw(), &mut Silent);
+    let rule = decision.rule.map(|rule| &rule.name);
+    let refused = |refusal| Err((refusal, view.labels(&service.id, None, rule)));
+    match decision.backend {
+        Backend::Missing(_) => refused(Refusal::MissingDestination),
+        Backend::NoWeight => refused(Refusal::NoWeight),
+        Backend::Endpoints { service: backend, port, version } => Ok(Route {
+            view: Rc::clone(view),
+            set: view.endpoints(&context.directory, backend, port),
+            version: version.cloned(),
+            rule: rule.cloned(),
+            algorithm: service.balancer,
+            timeout: decision.timeout,
+        }),
+    }
+}
+
+/// Decides where a connection whose bytes are not looked at goes.
+pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory) -> Result<Route, Refusal> {
+    match route::decide_connection(&view.service, port) {
+        Backend::Missing(_) => Err(Refusal::MissingDestination),
+        Backend::NoWeight => Err(Refusal::NoWeight),
+        Backend::Endpoints { service, port, version } => Ok(Route {
+            view: Rc::clone(view),
+            set: view.endpoints(directory, service, port),
+            version: version.cloned(),
+            rule: None,
+            algorithm: view.service.balancer,
+            timeout: None,
+        }),
+    }
+}
+
+impl Route {
+    /// The endpoint that takes the request, other than those already `tried`; `None` when there is none left.
+    pub async fn pick(&self, tried: &[SocketAddr], context: &Context) -> Option<(Rc<EndpointState>, InFlight)> {
+        let index = match self.set.current() {
+            Some(index) => index,
+            None => context.directory.index(&self.set).await,
+        };
+        let endpoint = self.pick_from(&index, tried, context)?;
+        let in_flight = endpoint.peer.begin();
+        Some((endpoint, in_flight))
+    }
+
+    fn pick_from(&self, index: &EndpointIndex, tried: &[SocketAddr], context: &Context) -> Option<Rc<EndpointState>> {
+        let all = index.serving(self.version.as_ref());
+        let turn = self.set.turn.replace(self.set.turn.get().wrapping_add(1));
+        let load = |endpoint: &EndpointState| endpoint.peer.in_flight();
+        if tried.is_empty() {
+            let place = balance::pick(self.algorithm, all.len(), |place| load(&all[place]), turn, context.draw())?;
+            return Some(Rc::clone(&all[place]));
+        }
+        let left: Vec<_> = all.iter().filter(|endpoint| !tried.contains(&endpoint.peer.address())).collect();
+        let place = balance::pick(self.algorithm, left.len(), |place| load(left[place]), turn, context.draw())?;
+        Some(Rc::clone(left[place]))
+    }
+
+    /// Metric labels once `endpoint` has been picked, or without one.
+    pub fn labels(&self, endpoint: Option<&EndpointState>) -> Rc<Destination> {
+        let version = self.version.as_ref().or_else(|| endpoint.and_then(|endpoint| endpoint.endpoint.versions.first()));
+        self.view.labels(&self.set.id.service, version, self.rule.as_ref())
+    }
+}

@@ -1,0 +1,194 @@
+//! A worker: one thread with its own runtime, listeners, directory, pools and counters.
+//!
+//! Workers share nothing, so the request path takes no lock. A worker is told of the world by [`Update`]s and asks by
+//! [`Ask`]s; a test can feed it by hand.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use leno_core::names::{Name, WorkloadId};
+use leno_core::request::Caller;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+
+use crate::buffers::Buffers;
+use crate::control::{Ask, Update};
+use crate::directory::Directory;
+use crate::drain::{Drain, Draining};
+use crate::listen::{self, Listener};
+use crate::pool::{Peer, RestLimits};
+use crate::telemetry::{AccessLog, Recorder, Registry};
+
+/// How often resting connections are looked after.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often (in sweeps) what is unused is dropped.
+const SWEEPS_PER_CLEANING: u32 = 60;
+/// How often a draining worker looks whether it may end.
+const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(20);
+
+/// Everything a worker needs to run.
+pub struct Worker {
+    /// What it accepts from, and what that means.
+    pub listeners: Vec<Listener>,
+    /// Where it asks for what it does not know.
+    pub asks: UnboundedSender<Ask>,
+    /// What it is told.
+    pub updates: UnboundedReceiver<Update>,
+    /// Where its counters are read.
+    pub registry: std::sync::Arc<Registry>,
+    /// Where its access records go.
+    pub access_log: Option<AccessLog>,
+    /// When to end.
+    pub drain: watch::Receiver<Drain>,
+    /// Names, limits and times.
+    pub settings: Settings,
+}
+
+/// Names, limits and times of a worker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The workload it stands beside.
+    pub workload: WorkloadId,
+    /// The domain of cluster host names, `cluster.local` unless configured.
+    pub cluster_domain: Name,
+    /// How long an endpoint may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// How long a client may take from a head's first byte to its last.
+    pub head_timeout: Duration,
+    /// How long the first bytes of a connection are waited for where the protocol is not declared.
+    pub detect_timeout: Duration,
+    /// What may rest in the pools.
+    pub rest: RestLimits,
+}
+
+impl Settings {
+    /// The defaults for `workload`.
+    pub fn new(workload: WorkloadId) -> Self {
+        Self {
+            workload,
+            cluster_domain: "cluster.local".into(),
+            connect_timeout: Duration::from_secs(2),
+            head_timeout: Duration::from_secs(30),
+            detect_timeout: Duration::from_millis(300),
+            rest: RestLimits::default(),
+        }
+    }
+}
+
+/// What a worker's connections share. Single-threaded.
+pub struct Context {
+    /// Names, limits and times.
+    pub settings: Settings,
+    /// Services and endpoints.
+    pub directory: Directory,
+    /// Blocks for bytes in motion.
+    pub buffers: Rc<Buffers>,
+    /// Counters and the access log.
+    pub recorder: Recorder,
+    /// Whether the worker is ending.
+    pub draining: Draining,
+    /// This workload as the caller of what its app sends.
+    pub own: Caller,
+    /// Who calls over a plain connection: nobody that is known.
+    pub stranger: Caller,
+    /// Addresses the worker itself listens on.
+    pub own_addresses: Vec<SocketAddr>,
+    apps: RefCell<HashMap<SocketAddr, Rc<Peer>, RandomState>>,
+    random: RefCell<fastrand::Rng>,
+}
+
+impl Context {
+    /// A random number.
+    pub fn draw(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// The app (one of the workload's own ports) at `address`.
+    pub fn app(&self, address: SocketAddr) -> Rc<Peer> {
+        let mut apps = self.apps.borrow_mut();
+        Rc::clone(apps.entry(address).or_insert_with(|| self.directory.peers.get(address)))
+    }
+}
+
+impl Worker {
+    /// Carries traffic until drained. Blocks the thread.
+    pub fn run(self) -> io::Result<()> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> io::Result<()> {
+        let Self { listeners, asks, updates, registry, access_log, drain, settings } = self;
+        let own_addresses = listeners.iter().map(|listener| listener.listener.local_addr()).collect::<io::Result<_>>()?;
+        let context = Rc::new(Context {
+            own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
+            stranger: Caller::default(),
+            directory: Directory::new(asks),
+            buffers: Rc::default(),
+            recorder: registry.recorder(access_log),
+            draining: Draining::default(),
+            own_addresses,
+            apps: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            settings,
+        });
+        let open = Rc::new(listen::Open::default());
+        tokio::task::spawn_local(take_updates(Rc::clone(&context), updates));
+        tokio::task::spawn_local(sweep(Rc::clone(&context)));
+        for listener in listeners {
+            let listener = listener.start()?;
+            tokio::task::spawn_local(listen::accept(listener, Rc::clone(&context), Rc::clone(&open)));
+        }
+        wait_for_end(drain, &context, &open).await;
+        Ok(())
+    }
+}
+
+async fn take_updates(context: Rc<Context>, mut updates: UnboundedReceiver<Update>) {
+    while let Some(update) = updates.recv().await {
+        context.directory.apply(update);
+    }
+    // The control thread has ended; what is known goes on serving.
+    context.directory.apply(Update::Connected(false));
+}
+
+async fn sweep(context: Rc<Context>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    for tick in 1_u32.. {
+        let now = ticks.tick().await.into_std();
+        context.directory.peers.sweep(now, context.settings.rest);
+        if tick.is_multiple_of(SWEEPS_PER_CLEANING) {
+            context.directory.sweep(now);
+            context.recorder.prune(now);
+            context.buffers.trim();
+        }
+    }
+}
+
+/// Ends once draining was asked for and nothing is open, or the bound has passed.
+async fn wait_for_end(mut drain: watch::Receiver<Drain>, context: &Context, open: &listen::Open) {
+    let bound = loop {
+        match *drain.borrow_and_update() {
+            Drain::Draining { bound } => break bound,
+            Drain::Running => {}
+        }
+        if drain.changed().await.is_err() {
+            // Whoever could ask is gone: end like one who was asked.
+            break Duration::ZERO;
+        }
+    };
+    context.draining.start();
+    let end = Instant::now() + bound;
+    while open.count() > 0 && Instant::now() < end {
+        tokio::time::sleep(DRAIN_CHECK_EVERY).await;
+    }
+    if open.count() > 0 {
+        tracing::warn!(open = open.count(), ?bound, "connections are cut: they did not end in the time given to drain");
+    }
+}
