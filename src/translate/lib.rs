@@ -24,6 +24,9 @@ pub mod touched;
 mod tracked;
 pub mod translator;
 
+#[cfg(test)]
+mod tests;
+
 pub use object::{Change, Kind, Object, ObjectKey};
 pub use report::{Condition, EndpointCounts, Report};
 pub use touched::Touched;

@@ -52,6 +52,7 @@ pub struct ObjectKey {
 
 /// One change of one object.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes are the large variant, and each is consumed at once")]
 pub enum Change {
     /// The object is now this.
     Apply(Object),

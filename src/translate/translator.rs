@@ -132,6 +132,11 @@ impl Translator {
         }
     }
 
+    /// Whether it holds nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
+    }
+
     /// Every MeshService and TrafficPolicy, ordered: what there are reports on.
     pub fn reported(&self) -> impl Iterator<Item = ObjectKey> {
         let keys = |it: &Namespace, kind| it.names(kind).into_iter().map(|name| it.key(kind, &name)).collect::<Vec<_>>();
@@ -196,7 +201,9 @@ impl Translator {
     /// Brings the indexes that reach over namespaces up to date, and touches what they lead to.
     fn finish(&mut self, key: &ObjectKey, before: Names, after: Names, effects: Effects) -> Touched {
         let Effects { mut touched, hosts } = effects;
-        before.vips.into_iter().for_each(|vip| drop(self.vips.remove(&vip)));
+        for vip in &before.vips {
+            self.vips.remove(vip);
+        }
         self.vips.extend(after.vips);
         let claim = (key.namespace.clone(), key.name.clone());
         for host in before.hosts {

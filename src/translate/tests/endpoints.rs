@@ -1,0 +1,185 @@
+//! Endpoints: who may be given requests, and what their changes touch.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+/// A slice of `endpoints`, given as (address, conditions).
+fn slice(name: &str, endpoints: &[(&str, &str)]) -> String {
+    let mut yaml = format!("
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: payment}}}}
+ports: [{{name: http, port: 8080, protocol: TCP}}, {{name: http, port: 8080, protocol: UDP}}]
+endpoints:
+");
+    for (address, conditions) in endpoints {
+        writeln!(yaml, "- {{addresses: ['{address}'], conditions: {{{conditions}}}}}").unwrap();
+    }
+    yaml
+}
+
+#[test]
+fn only_endpoints_that_may_be_picked_are_listed() {
+    let ready = "ready: true, serving: true, terminating: false";
+    let starting = "ready: false, serving: false, terminating: false";
+    let draining = "ready: false, serving: true, terminating: true";
+    let ending = "ready: false, serving: false, terminating: true";
+    let published = "ready: true, serving: false, terminating: true"; // publishNotReadyAddresses
+    let cases: [(&str, &[(&str, &str)], &[&str]); 8] = [
+        ("nobody", &[], &[]),
+        ("conditions not said mean ready", &[("10.0.0.1", "")], &["10.0.0.1"]),
+        ("ready ones only", &[("10.0.0.1", ready), ("10.0.0.2", starting), ("10.0.0.3", draining), ("10.0.0.4", ending)], &["10.0.0.1"]),
+        ("those that drain, when none is ready", &[("10.0.0.2", starting), ("10.0.0.3", draining), ("10.0.0.4", ending)], &["10.0.0.3"]),
+        ("nobody may", &[("10.0.0.2", starting), ("10.0.0.4", ending)], &[]),
+        ("published before it is ready", &[("10.0.0.2", published), ("10.0.0.3", draining)], &["10.0.0.2"]),
+        ("ordered by address", &[("10.0.0.10", ready), ("10.0.0.9", ready)], &["10.0.0.9", "10.0.0.10"]),
+        ("listed twice", &[("10.0.0.1", ready), ("10.0.0.1", ready)], &["10.0.0.1"]),
+    ];
+    for (name, endpoints, want) in cases {
+        let translator = translator(&[PAYMENT, &slice("payment-x", endpoints)]);
+        let want: Vec<String> = want.iter().map(|address| format!("{address}:8080  ")).collect();
+        assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), want, "case: {name}");
+    }
+}
+
+#[test]
+fn slices_of_one_service_are_merged() {
+    let translator = translator(&[
+        PAYMENT,
+        &slice("payment-b", &[("10.0.0.1", "ready: false"), ("10.0.0.3", "")]),
+        &slice("payment-a", &[("10.0.0.1", ""), ("10.0.0.2", "")]),
+    ]);
+    assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), ["10.0.0.1:8080  ", "10.0.0.2:8080  ", "10.0.0.3:8080  "]);
+}
+
+#[test]
+fn each_service_port_leads_to_the_slice_port_of_its_name() {
+    let translator = translator(&["
+kind: Service
+metadata: {name: payment, namespace: shop}
+spec: {ports: [{name: http, port: 80}, {name: admin, port: 81}, {name: gone, port: 82}]}
+---
+kind: EndpointSlice
+metadata: {name: a, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+ports: [{name: http, port: 8080}, {name: admin, port: 9000}]
+endpoints: [{addresses: [10.0.0.1]}]
+---
+kind: EndpointSlice
+metadata: {name: b, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+ports: [{name: http, port: 8090}, {name: admin}]
+endpoints: [{addresses: [10.0.0.2]}]
+"]);
+    assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), ["10.0.0.1:8080  ", "10.0.0.2:8090  "]);
+    assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 81))), ["10.0.0.1:9000  "]);
+    assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 82))), [""; 0]);
+    assert_eq!(translator.endpoints(&endpoints_id("payment", 83)), None);
+}
+
+#[test]
+fn pod_of_both_families_is_one_endpoint_in_the_family_of_the_first_cluster_ip() {
+    let slices = "
+kind: EndpointSlice
+metadata: {name: four, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: a}}, {addresses: [10.0.0.9]}]
+---
+kind: EndpointSlice
+metadata: {name: six, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+addressType: IPv6
+ports: [{port: 8080}]
+endpoints: [{addresses: ['fd00::1'], targetRef: {kind: Pod, name: a}}, {addresses: ['fd00::2'], targetRef: {kind: Pod, name: b}}]
+---
+kind: EndpointSlice
+metadata: {name: names, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+addressType: FQDN
+ports: [{port: 8080}]
+endpoints: [{addresses: [pay.example.com]}]
+";
+    let cases = [
+        ("clusterIPs: [10.96.0.5, 'fd00::5']", vec!["10.0.0.1:8080 a ", "10.0.0.9:8080  ", "[fd00::2]:8080 b "]),
+        ("clusterIPs: ['fd00::5', 10.96.0.5]", vec!["10.0.0.9:8080  ", "[fd00::1]:8080 a ", "[fd00::2]:8080 b "]),
+        ("clusterIP: None", vec!["10.0.0.1:8080 a ", "10.0.0.9:8080  ", "[fd00::2]:8080 b "]),
+    ];
+    for (ips, want) in cases {
+        let service = format!("
+kind: Service
+metadata: {{name: payment, namespace: shop}}
+spec: {{{ips}, ports: [{{port: 80}}]}}
+");
+        let translator = translator(&[&service, slices]);
+        assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), want, "{ips}");
+    }
+}
+
+#[test]
+fn endpoint_has_every_version_whose_labels_its_pod_has() {
+    let mut translator = translator(&[PAYMENT, SLICE, VERSIONS]);
+    let of = |translator: &Translator| lines(translator.endpoints(&endpoints_id("payment", 80)));
+    assert_eq!(of(&translator), ["10.0.0.1:8080 payment-1 ", "10.0.0.2:8080 payment-2 "], "the pods are not known yet");
+    let touched = apply(&mut translator, PODS);
+    assert_eq!(of(&translator), ["10.0.0.1:8080 payment-1 v1", "10.0.0.2:8080 payment-2 v2"]);
+    assert!(touched.endpoints.contains(&endpoints_id("payment", 80)) && touched.services.is_empty());
+    apply(&mut translator, "
+kind: MeshService
+metadata: {name: payment, namespace: shop}
+spec:
+  versions:
+  - {name: all, labels: {app: payment}}
+  - {name: v2, labels: {app: payment, version: v2}}
+");
+    assert_eq!(of(&translator), ["10.0.0.1:8080 payment-1 all", "10.0.0.2:8080 payment-2 all,v2"]);
+}
+
+#[test]
+fn endpoint_churn_touches_the_services_endpoints_and_the_workloads_that_came_or_went_only() {
+    let mut translator = translator(&[PAYMENT, VERSIONS, PODS, SLICE]);
+    let touched = apply(&mut translator, &SLICE.replace("payment-2", "payment-3"));
+    let want = Touched {
+        endpoints: [endpoints_id("payment", 80)].into(),
+        workloads: [workload_id("payment-2"), workload_id("payment-3")].into(),
+        reports: [key(Kind::MeshService, "payment")].into(),
+        ..Touched::default()
+    };
+    assert_eq!(touched, want);
+    let unready = SLICE.replace("payment-2", "payment-3").replace("10.0.0.1], conditions: {ready: true}", "10.0.0.1], conditions: {ready: false}");
+    let touched = apply(&mut translator, &unready);
+    assert_eq!(touched, Touched { workloads: [].into(), ..want });
+    assert!(apply(&mut translator, &unready).is_empty(), "the same again");
+}
+
+#[test]
+fn slice_that_moves_to_another_service_leaves_the_first() {
+    let mut translator = translator(&[PAYMENT, SLICE, "
+kind: Service
+metadata: {name: other, namespace: shop}
+spec: {ports: [{name: http, port: 1}]}
+"]);
+    let touched = apply(&mut translator, &SLICE.replace("service-name: payment", "service-name: other"));
+    assert_eq!(touched.endpoints, [endpoints_id("other", 1), endpoints_id("payment", 80)].into());
+    assert!(lines(translator.endpoints(&endpoints_id("payment", 80))).is_empty());
+    assert_eq!(lines(translator.endpoints(&endpoints_id("other", 1))).len(), 2);
+    let touched = translator.apply(Change::Delete(key(Kind::EndpointSlice, "payment-x")));
+    assert_eq!(touched.endpoints, [endpoints_id("other", 1)].into());
+    assert_eq!(translator.workload(&workload_id("payment-1")), None, "nobody knows the pod");
+}
+
+#[test]
+fn whole_list_deletes_what_is_absent_and_touches_nothing_that_is_equal() {
+    let mut translator = translator(&[PAYMENT, SLICE, PODS, VERSIONS]);
+    let listed = |yaml: &str| serde_yaml::Deserializer::from_str(yaml).map(|it| change(Value::deserialize(it).unwrap())).collect::<Vec<_>>();
+    assert!(translator.replace(Kind::Pod, listed(PODS)).is_empty());
+    assert!(translator.replace(Kind::EndpointSlice, listed(SLICE)).is_empty());
+    assert!(translator.replace(Kind::MeshService, listed(VERSIONS)).is_empty());
+    assert!(translator.replace(Kind::Service, listed(PAYMENT)).is_empty());
+    let mut pods = listed(PODS);
+    pods.truncate(1);
+    let touched = translator.replace(Kind::Pod, pods);
+    assert_eq!(touched.workloads, [workload_id("payment-2")].into());
+    assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), ["10.0.0.1:8080 payment-1 v1", "10.0.0.2:8080 payment-2 "]);
+    let unreadable = Change::Unreadable { key: key(Kind::MeshService, "payment"), generation: Some(2), error: "no".into() };
+    translator.replace(Kind::MeshService, vec![unreadable]);
+    assert!(lines(translator.endpoints(&endpoints_id("payment", 80)))[0].ends_with("v1"), "what cannot be read is there all the same");
+    let touched = translator.replace(Kind::Service, Vec::new());
+    assert!(touched.names && touched.services.contains(&service_id("payment")) && touched.endpoints.contains(&endpoints_id("payment", 80)));
+}
