@@ -4,8 +4,12 @@
 //! and [`inject`] put sidecars into pods; [`certificates`], [`leader`] and [`status`] are the controller's own upkeep.
 
 pub mod certificates;
+pub mod health;
 pub mod inject;
+pub mod leader;
 pub mod metrics;
+pub mod run;
+pub mod settings;
 pub mod source;
 pub mod tls;
 pub mod webhook;

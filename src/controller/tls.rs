@@ -1,6 +1,5 @@
 //! Serves an axum router over TLS. Handshakes run beside each other, so a slow client holds up nobody.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves until `cancel`, then lets running requests end.
-///
-/// # Errors
-/// When the listener fails for good.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     router: Router,
     cancel: CancellationToken,
-) -> Result<Infallible, std::io::Error> {
+) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
@@ -57,7 +53,6 @@ pub async fn serve(
     }
     tasks.close();
     let _in_time = tokio::time::timeout(FAREWELL, tasks.wait()).await;
-    Err(std::io::Error::new(std::io::ErrorKind::Interrupted, "shut down"))
 }
 
 async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, router: Router, cancel: CancellationToken) {

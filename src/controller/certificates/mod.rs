@@ -9,6 +9,7 @@
 
 pub mod serving;
 pub mod store;
+pub mod upkeep;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer};

@@ -48,6 +48,11 @@ impl Serving {
         Ok(true)
     }
 
+    /// What is served now.
+    pub fn material(&self) -> Material {
+        self.current.load().material.clone()
+    }
+
     /// Certificates (PEM) by which to trust what is served.
     pub fn ca_bundle(&self) -> String {
         self.current.load().material.ca_bundle.clone()

@@ -115,7 +115,7 @@ impl Source {
             Event::InitDone => {
                 let objects = std::mem::take(listed);
                 tracing::info!(kind = %W::kind(&()), count = objects.len(), "listed");
-                self.send(SourceEvent::Listed { kind: W::KIND, objects }).await?;
+                self.send(SourceEvent::Listed(W::KIND, objects)).await?;
             }
             Event::Apply(object) => self.send(SourceEvent::Changed(object.change())).await?,
             Event::Delete(object) => self.send(SourceEvent::Changed(Change::Delete(object.key()))).await?,
@@ -130,7 +130,7 @@ impl Source {
             Problem::NoStreaming => return Err(Stop::Unsupported),
             Problem::Missing => {
                 tracing::warn!(%kind, "the cluster does not know this kind: install Leno's definitions (helm upgrade, or kubectl apply -f crds/)");
-                self.send(SourceEvent::Listed { kind: W::KIND, objects: Vec::new() }).await?;
+                self.send(SourceEvent::Listed(W::KIND, Vec::new())).await?;
             }
             Problem::Forbidden => {
                 tracing::error!(%kind, %error, "the controller may not read this kind: give its service account get, list and watch (the chart's ClusterRole does)");
@@ -233,7 +233,7 @@ mod tests {
             said.push(match event {
                 SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
                 SourceEvent::Changed(change) => format!("{change:?}"),
-                SourceEvent::Listed { kind, objects } => format!("{kind:?} listed {}", objects.len()),
+                SourceEvent::Listed(kind, objects) => format!("{kind:?} listed {}", objects.len()),
             });
         }
         said

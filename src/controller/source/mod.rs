@@ -10,11 +10,6 @@ use leno_translate::{Change, Kind};
 pub enum SourceEvent {
     /// One object changed.
     Changed(Change),
-    /// All objects of a kind, as they are now: what is absent is gone.
-    Listed {
-        /// The kind.
-        kind: Kind,
-        /// Its objects, as changes that apply them.
-        objects: Vec<Change>,
-    },
+    /// All objects of a kind, as they are now, as changes that apply them: what is absent is gone.
+    Listed(Kind, Vec<Change>),
 }
