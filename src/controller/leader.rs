@@ -49,9 +49,7 @@ impl Election {
     pub fn step(&mut self, lease: Option<&LeaseSpec>, now: Instant, clock: Timestamp) -> Step {
         let Some(lease) = lease else { return Step::Write(self.taken(None, clock)) };
         match lease.holder_identity.as_deref() {
-            Some(holder) if holder == self.identity => {
-                Step::Write(LeaseSpec { renew_time: Some(MicroTime(clock)), ..lease.clone() })
-            }
+            Some(holder) if holder == self.identity => Step::Write(LeaseSpec { renew_time: Some(MicroTime(clock)), ..lease.clone() }),
             None | Some("") => Step::Write(self.taken(Some(lease), clock)),
             Some(_) if self.is_abandoned(lease, now) => Step::Write(self.taken(Some(lease), clock)),
             Some(_) => Step::Follow,
@@ -82,14 +80,7 @@ impl Election {
 }
 
 /// Takes part in the election of the Lease `namespace`/`name` until `cancel`, and gives the Lease back then.
-pub async fn run(
-    client: Client,
-    namespace: &str,
-    name: &str,
-    identity: &str,
-    leading: watch::Sender<bool>,
-    cancel: CancellationToken,
-) {
+pub async fn run(client: Client, namespace: &str, name: &str, identity: &str, leading: watch::Sender<bool>, cancel: CancellationToken) {
     let lease = LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned() };
     let mut election = Election::new(identity, DURATION);
     let mut renewed = Instant::now();

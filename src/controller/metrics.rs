@@ -70,12 +70,7 @@ impl Metrics {
             ("leno_controller_status_writes_total", "counter", "Statuses written.", &self.status_writes),
             ("leno_controller_status_errors_total", "counter", "Statuses that could not be written.", &self.status_errors),
             ("leno_controller_source_restarts_total", "counter", "Watches that broke and began again.", &self.source_restarts),
-            (
-                "leno_controller_certificate_rotations_total",
-                "counter",
-                "Changes of the serving certificate.",
-                &self.certificate_rotations,
-            ),
+            ("leno_controller_certificate_rotations_total", "counter", "Changes of the serving certificate.", &self.certificate_rotations),
         ];
         for (name, kind, help, counter) in rest {
             let value = counter.load(Ordering::Relaxed);

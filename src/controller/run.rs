@@ -102,8 +102,8 @@ async fn ended(tasks: &mut Tasks) -> anyhow::Result<&'static str> {
 }
 
 fn log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("--log {}: write error, warn, info, debug or trace", settings.log))?;
+    let filter =
+        EnvFilter::try_new(&settings.log).with_context(|| format!("--log {}: write error, warn, info, debug or trace", settings.log))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
@@ -159,26 +159,15 @@ fn keep_certificates(
     upkeep.run()
 }
 
-async fn serve_webhook(
-    settings: &Settings,
-    serving: &Serving,
-    metrics: &Arc<Metrics>,
-    tasks: &mut Tasks,
-) -> anyhow::Result<()> {
+async fn serve_webhook(settings: &Settings, serving: &Serving, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(settings.webhook_listen).await?;
-    let webhook =
-        Webhook { config: Arc::new(settings.injector()), serving: serving.clone(), metrics: Arc::clone(metrics) };
+    let webhook = Webhook { config: Arc::new(settings.injector()), serving: serving.clone(), metrics: Arc::clone(metrics) };
     let server = serving.server_config(&["h2", "http/1.1"])?;
     tasks.set.spawn(tls::serve(listener, server, webhook::router(webhook), tasks.cancel.clone()));
     Ok(())
 }
 
-async fn serve_health(
-    settings: &Settings,
-    health: &Arc<Health>,
-    metrics: &Arc<Metrics>,
-    tasks: &mut Tasks,
-) -> anyhow::Result<()> {
+async fn serve_health(settings: &Settings, health: &Arc<Health>, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(settings.admin_listen).await?;
     let metrics = Arc::clone(metrics);
     let router = health::router(Arc::clone(health), Arc::new(move || metrics.render()));

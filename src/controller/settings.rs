@@ -144,12 +144,8 @@ impl Settings {
     /// The names that the serving certificate is for.
     pub fn names(&self) -> Vec<String> {
         let (namespace, domain) = (&self.namespace, &self.cluster_domain);
-        let mut names = vec![
-            self.service_name(),
-            format!("{NAME}.{namespace}"),
-            format!("{NAME}.{namespace}.svc.{domain}"),
-            "localhost".to_owned(),
-        ];
+        let mut names =
+            vec![self.service_name(), format!("{NAME}.{namespace}"), format!("{NAME}.{namespace}.svc.{domain}"), "localhost".to_owned()];
         names.extend(self.tls_names.iter().cloned());
         names
     }

@@ -105,8 +105,8 @@ async fn answer(State(webhook): State<Webhook>, body: Result<Bytes, BytesRejecti
 }
 
 fn read(body: &[u8]) -> Result<Request, String> {
-    let review: Review = serde_json::from_slice(body)
-        .map_err(|error| format!("this is no admission.k8s.io/v1 AdmissionReview in JSON: {error}"))?;
+    let review: Review =
+        serde_json::from_slice(body).map_err(|error| format!("this is no admission.k8s.io/v1 AdmissionReview in JSON: {error}"))?;
     review.request.ok_or_else(|| "the AdmissionReview has no request".to_owned())
 }
 

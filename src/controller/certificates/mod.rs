@@ -127,13 +127,7 @@ fn new_ca(before: Option<&Material>, policy: &Policy, now: Timestamp) -> Result<
     if let Some(previous) = before.and_then(|material| still_valid(&material.ca_bundle, now)) {
         ca_bundle.push_str(&previous);
     }
-    Ok(Material {
-        ca_bundle,
-        ca_key: key.serialize_pem(),
-        certificate: String::new(),
-        key: String::new(),
-        peer_token: random_token()?,
-    })
+    Ok(Material { ca_bundle, ca_key: key.serialize_pem(), certificate: String::new(), key: String::new(), peer_token: random_token()? })
 }
 
 fn with_serving(mut material: Material, policy: &Policy, now: Timestamp) -> Result<Material, CertificateError> {
@@ -149,12 +143,7 @@ fn with_serving(mut material: Material, policy: &Policy, now: Timestamp) -> Resu
     Ok(material)
 }
 
-fn params(
-    names: Vec<String>,
-    now: Timestamp,
-    life: SignedDuration,
-    common_name: &str,
-) -> Result<CertificateParams, CertificateError> {
+fn params(names: Vec<String>, now: Timestamp, life: SignedDuration, common_name: &str) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::new(names)?;
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, common_name);

@@ -95,13 +95,9 @@ impl Settings {
         read.set(&mut self.log_level, "leno.dev/log-level", "error, warn, info, debug or trace", |text| {
             one_of(text, &["error", "warn", "info", "debug", "trace"])
         })?;
-        read.set(&mut self.access_log, "leno.dev/access-log", "all, errors or off", |text| {
-            one_of(text, &["all", "errors", "off"])
-        })?;
+        read.set(&mut self.access_log, "leno.dev/access-log", "all, errors or off", |text| one_of(text, &["all", "errors", "off"]))?;
         read.set(&mut self.workers, "leno.dev/proxy-workers", "a number from 1 to 64", |text| number(text, 1, 64))?;
-        read.set(&mut self.drain_seconds, "leno.dev/drain-seconds", "a number of seconds from 0 to 3600", |text| {
-            number(text, 0, 3600)
-        })?;
+        read.set(&mut self.drain_seconds, "leno.dev/drain-seconds", "a number of seconds from 0 to 3600", |text| number(text, 0, 3600))?;
         const PORTS: &str = "at most 64 ports from 1 to 65535 separated by commas, such as 5432,6379";
         read.list(&mut self.exclude_inbound_ports, INBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;
         read.list(&mut self.exclude_outbound_ports, OUTBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;
@@ -139,8 +135,7 @@ impl Reader<'_> {
         let Some(value) = self.0.get(name) else { return Ok(()) };
         let entries = value.split(',').map(str::trim).filter(|text| !text.is_empty());
         let parsed: Option<Vec<T>> = entries.map(parse).collect();
-        let mut parsed =
-            parsed.ok_or_else(|| InvalidAnnotation { name, value: value.clone(), write })?;
+        let mut parsed = parsed.ok_or_else(|| InvalidAnnotation { name, value: value.clone(), write })?;
         parsed.sort();
         parsed.dedup();
         if parsed.len() > ENTRIES_MAX {

@@ -43,8 +43,7 @@ pub(super) fn proxy(pod: &Pod, settings: &Settings, config: &Config) -> Value {
     let ready = json!({"path": "/ready", "port": ADMIN_PORT, "scheme": "HTTP"});
     container["restartPolicy"] = "Always".into();
     container["ports"] = json!([{"name": "leno-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}]);
-    container["startupProbe"] =
-        json!({"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": STARTUP_SECONDS});
+    container["startupProbe"] = json!({"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": STARTUP_SECONDS});
     container["readinessProbe"] = json!({"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 2, "failureThreshold": 3});
     container["securityContext"] = json!({
         "runAsUser": PROXY_UID,

@@ -15,8 +15,7 @@ use super::{ADMIN_PORT, add, init_containers};
 /// The changes to the pod's probes. Ports in `excluded` are reached without the sidecar, so probes of them stay.
 pub(super) fn rewritten(spec: &PodSpec, excluded: &[u16]) -> Vec<PatchOperation> {
     let lists = [("initContainers", init_containers(spec)), ("containers", spec.containers.as_slice())];
-    let containers =
-        lists.into_iter().flat_map(|(list, containers)| containers.iter().enumerate().map(move |(at, it)| (list, at, it)));
+    let containers = lists.into_iter().flat_map(|(list, containers)| containers.iter().enumerate().map(move |(at, it)| (list, at, it)));
     let mut patch = Vec::new();
     for (list, at, container) in containers {
         let at = at.to_string();
@@ -60,8 +59,5 @@ fn to_admin_port(probe: &[&str; 4], port: u16) -> [PatchOperation; 2] {
         [spec, list, at, probe, field]
     };
     let http_get = json!({"path": format!("/probe/tcp/{port}"), "port": ADMIN_PORT, "scheme": "HTTP"});
-    [
-        PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(at("tcpSocket")) }),
-        add(&at("httpGet"), http_get),
-    ]
+    [PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(at("tcpSocket")) }), add(&at("httpGet"), http_get)]
 }

@@ -1,0 +1,34 @@
+# Leno's images: `controller` and `proxy`.
+#
+#   docker build --target controller -t leno/controller:0.1.0 .
+#   docker build --target proxy      -t leno/proxy:0.1.0 .
+#
+# Binaries built elsewhere can take the place of the `build` stage, given as a folder that holds leno-controller and leno-proxy:
+#
+#   buildah bud --target proxy --build-context build=FOLDER -t leno/proxy:0.1.0 .
+
+FROM docker.io/library/rust:1.95-bookworm AS compile
+RUN apt-get update && apt-get install -y --no-install-recommends clang cmake mold && rm -rf /var/lib/apt/lists/*
+WORKDIR /leno
+COPY . .
+# Static binaries: the final images hold nothing else. The target is named so that build scripts and macros stay dynamic.
+RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
+ && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-fuse-ld=mold" \
+    cargo build --release --locked --target "$target" -p leno-controller -p leno-proxy \
+ && install -D -t /out "target/$target/release/leno-controller" "target/$target/release/leno-proxy"
+
+FROM scratch AS build
+COPY --from=compile /out/ /
+
+FROM scratch AS controller
+COPY --from=build /leno-controller /leno-controller
+USER 65532:65532
+EXPOSE 8443 9090 15110
+ENTRYPOINT ["/leno-controller"]
+
+FROM scratch AS proxy
+COPY --from=build /leno-proxy /leno-proxy
+# The sidecar's user: what it sends is never redirected. The injector runs `leno-proxy init` as root, with NET_ADMIN alone.
+USER 15100:15100
+EXPOSE 15101 15106 15120
+ENTRYPOINT ["/leno-proxy"]
