@@ -29,6 +29,9 @@ pub struct RequestFigures {
     pub bytes_out: u64,
 }
 
+/// A total's name, its help text, and where it is in the figures.
+type Total = (&'static str, &'static str, fn(&RequestFigures) -> u64);
+
 /// Whose requests: one series.
 pub type RequestKey = (Direction, Spoken, Destination);
 
@@ -115,7 +118,7 @@ impl Registry {
             writeln!(page, "leno_request_duration_seconds_sum{{{labels}}} {sum}")?;
             writeln!(page, "leno_request_duration_seconds_count{{{labels}}} {count}")?;
         }
-        let totals: [(&str, &str, fn(&RequestFigures) -> u64); 3] = [
+        let totals: [Total; 3] = [
             ("leno_request_bytes_total", "Body bytes received from clients.", |value| value.bytes_in),
             ("leno_response_bytes_total", "Body bytes sent to clients.", |value| value.bytes_out),
             ("leno_proxy_answers_total", "Requests the proxy answered or gave up itself.", |value| value.own),

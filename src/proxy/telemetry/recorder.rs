@@ -17,10 +17,15 @@ const SERIES_IDLE: Duration = Duration::from_secs(3600);
 /// Reasons beyond this many are counted together: the set is closed, this only bounds a mistake.
 const REASONS_MAX: usize = 64;
 
+/// A request series and whose it is.
+type SharedRequests = (Direction, Spoken, Destination, Weak<RequestSeries>);
+/// A worker's own series by destination.
+type Own<S> = HashMap<Destination, Arc<S>, RandomState>;
+
 /// What a worker counts, as the scraper sees it.
 #[derive(Debug, Default)]
 pub struct WorkerSeries {
-    pub(super) requests: Mutex<Vec<(Direction, Spoken, Destination, Weak<RequestSeries>)>>,
+    pub(super) requests: Mutex<Vec<SharedRequests>>,
     pub(super) tcp: Mutex<Vec<(Direction, Destination, Weak<TcpSeries>)>>,
     pub(super) reasons: Mutex<Vec<(Direction, &'static str, Arc<Counter>)>>,
     pub(super) connections_open: [Counter; 2],
@@ -42,8 +47,8 @@ pub struct Recorder(Rc<Inner>);
 struct Inner {
     started: Instant,
     shared: Arc<WorkerSeries>,
-    requests: RefCell<[[HashMap<Destination, Arc<RequestSeries>, RandomState>; Spoken::COUNT]; 2]>,
-    tcp: RefCell<[HashMap<Destination, Arc<TcpSeries>, RandomState>; 2]>,
+    requests: RefCell<[[Own<RequestSeries>; Spoken::COUNT]; 2]>,
+    tcp: RefCell<[Own<TcpSeries>; 2]>,
     reasons: RefCell<Vec<(Direction, &'static str, Arc<Counter>)>>,
     log: Option<AccessLog>,
 }

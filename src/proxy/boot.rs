@@ -1,0 +1,198 @@
+//! Boot: from a configuration to running threads.
+//!
+//! One thread per worker, one for the control stream and the admin port. The same call starts the sidecar of a pod and every
+//! sidecar of a mesh on a laptop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use leno_core::names::Name;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin, Readiness};
+use crate::control::{Ask, Control, ControllerAddress, Update};
+use crate::drain::Drain;
+use crate::listen::{Accept, Listener};
+use crate::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
+use crate::worker::{Settings, Worker};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Everything one proxy is started with.
+#[derive(Clone)]
+pub struct Config {
+    /// Names, limits and times of its workers.
+    pub settings: Settings,
+    /// The workload's name in metrics and logs (the `source` label).
+    pub source: Name,
+    /// Where it listens, and what that means. Port 0 takes a free one.
+    pub listeners: Vec<(SocketAddr, Accept)>,
+    /// How many workers share the listeners; at least one.
+    pub workers: usize,
+    /// Where the admin port listens. Port 0 takes a free one.
+    pub admin: SocketAddr,
+    /// Where the app listens for the probes that the admin port makes for it.
+    pub app: std::net::IpAddr,
+    /// Where the controller is.
+    pub controller: ControllerAddress,
+    /// Which requests are logged.
+    pub access_log: AccessLogMode,
+}
+
+/// A running proxy. Dropping it ends it at once; [`Proxy::drain`] ends it politely.
+pub struct Proxy {
+    /// Where it listens, in the order of [`Config::listeners`].
+    pub addresses: Vec<SocketAddr>,
+    /// Where its admin port listens.
+    pub admin: SocketAddr,
+    /// Its counters.
+    pub registry: Arc<Registry>,
+    /// Whether it carries traffic.
+    pub readiness: watch::Receiver<Readiness>,
+    set_readiness: watch::Sender<Readiness>,
+    drain: watch::Sender<Drain>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Binds one address for several workers.
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // One socket for both families.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn named(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
+
+/// Binds everything, then starts the threads. On an error nothing is left running.
+pub fn start(config: Config) -> io::Result<Proxy> {
+    let workers = config.workers.max(1);
+    let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for (address, accept) in &config.listeners {
+        let first = bind(*address).map_err(named(*address))?;
+        let bound = first.local_addr()?;
+        listeners[0].push(Listener { listener: first, accept: accept.clone() });
+        for worker in &mut listeners[1..] {
+            worker.push(Listener { listener: bind(bound).map_err(named(bound))?, accept: accept.clone() });
+        }
+        addresses.push(bound);
+    }
+    let admin_listener = bind(config.admin).map_err(named(config.admin))?;
+    let admin = admin_listener.local_addr()?;
+    let sink = (config.access_log != AccessLogMode::Off).then(|| LogSink::start(io::stdout())).transpose()?;
+
+    let registry = Arc::new(Registry::default());
+    let (set_readiness, readiness) = watch::channel(Readiness::Waiting);
+    let (drain, draining) = watch::channel(Drain::Running);
+    let (mut updates, mut asks, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let (update, told) = unbounded_channel();
+        let (ask, asked) = unbounded_channel();
+        updates.push(update);
+        asks.push(asked);
+        let worker = Spawn {
+            listeners,
+            asks: ask,
+            updates: told,
+            registry: Arc::clone(&registry),
+            log: sink.clone().map(|sink| (config.access_log, Name::clone(&config.source), sink)),
+            drain: draining.clone(),
+            settings: config.settings.clone(),
+        };
+        threads.push(worker.start(index)?);
+    }
+    let proxy = Proxy { addresses, admin, registry, readiness, set_readiness, drain, workers: threads };
+    proxy.start_control(config, updates, asks, admin_listener)?;
+    Ok(proxy)
+}
+
+/// What a worker's thread is given; the worker itself is made there, because it never leaves its thread.
+struct Spawn {
+    listeners: Vec<Listener>,
+    asks: UnboundedSender<Ask>,
+    updates: UnboundedReceiver<Update>,
+    registry: Arc<Registry>,
+    log: Option<(AccessLogMode, Name, LogSink)>,
+    drain: watch::Receiver<Drain>,
+    settings: Settings,
+}
+
+impl Spawn {
+    fn start(self, index: usize) -> io::Result<JoinHandle<io::Result<()>>> {
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let access_log = self.log.and_then(|(mode, source, sink)| AccessLog::new(mode, source, sink));
+            let Self { listeners, asks, updates, registry, drain, settings, .. } = Self { log: None, ..self };
+            Worker { listeners, asks, updates, registry, access_log, drain, settings }.run()
+        })
+    }
+}
+
+impl Proxy {
+    fn start_control(
+        &self,
+        config: Config,
+        updates: Vec<UnboundedSender<Update>>,
+        asks: Vec<UnboundedReceiver<Ask>>,
+        listener: std::net::TcpListener,
+    ) -> io::Result<()> {
+        let (set_connected, connected) = watch::channel(false);
+        let control = Control {
+            own: config.settings.workload,
+            controller: config.controller,
+            updates,
+            asks,
+            readiness: self.set_readiness.clone(),
+            connected: set_connected,
+        };
+        let admin = Admin {
+            registry: Arc::clone(&self.registry),
+            source: config.source,
+            readiness: self.readiness.clone(),
+            connected,
+            app: config.app,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            runtime.block_on(async move {
+                listener.set_nonblocking(true).expect("a bound socket can be made non-blocking");
+                let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime drives sockets");
+                let admin = tokio::spawn(admin::serve(listener, Arc::new(admin)));
+                // Ends when the last worker has ended.
+                control.run().await;
+                admin.abort();
+            });
+        })?;
+        Ok(())
+    }
+
+    /// Ends politely: says so, finishes what runs, and gives it at most `bound`.
+    pub fn drain(&self, bound: Duration) {
+        self.set_readiness.send_replace(Readiness::Draining);
+        self.drain.send_replace(Drain::Draining { bound });
+    }
+
+    /// Waits until every worker has ended. Blocks the thread.
+    pub fn join(self) -> io::Result<()> {
+        let Self { workers, drain, .. } = self;
+        for worker in workers {
+            worker.join().map_err(|_panic| io::Error::other("a worker panicked; its log says why"))??;
+        }
+        drop(drain);
+        Ok(())
+    }
+}
