@@ -187,3 +187,182 @@ fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Caller, split_target};
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        text.into()
+    }
+
+    fn pattern(source: &str) -> Pattern {
+        Pattern::new(source).unwrap()
+    }
+
+    fn field(name: &str, value: ValueMatch) -> FieldMatch {
+        FieldMatch { name: name.into(), value }
+    }
+
+    /// Whether `conditions` hold for `GET target` to `authority` with `headers`.
+    fn holds(conditions: &Match, target: &str, authority: &str, headers: &[(&str, &str)]) -> bool {
+        let (path, query) = split_target(target);
+        let headers: Vec<(String, String)> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let caller = Caller::default();
+        conditions.check(&RequestHead { method: "GET", path, query, authority, headers: &headers, caller: &caller }).is_ok()
+    }
+
+    #[test]
+    fn paths_match_whole_or_by_whole_segments() {
+        let cases = [
+            (PathMatch::Exact(name("/api")), "/api", true),
+            (PathMatch::Exact(name("/api")), "/api/", false),
+            (PathMatch::Exact(name("/api")), "/API", false),
+            (PathMatch::Exact(name("/api/")), "/api/", true),
+            (PathMatch::Exact(name("*")), "*", true),
+            (PathMatch::Prefix(name("/api")), "/api", true),
+            (PathMatch::Prefix(name("/api")), "/api/", true),
+            (PathMatch::Prefix(name("/api")), "/api/v1", true),
+            (PathMatch::Prefix(name("/api")), "/apis", false),
+            (PathMatch::Prefix(name("/api")), "/ap", false),
+            (PathMatch::Prefix(name("/api")), "/", false),
+            (PathMatch::Prefix(name("/api/")), "/api", true),
+            (PathMatch::Prefix(name("/api/")), "/api/v1", true),
+            (PathMatch::Prefix(name("/api/")), "/apis", false),
+            (PathMatch::Prefix(name("/")), "/", true),
+            (PathMatch::Prefix(name("/")), "/anything", true),
+            (PathMatch::Prefix(name("/")), "*", false),
+            (PathMatch::Prefix(name("/api")), "/api%2Fv1", false),
+            (PathMatch::Regex(pattern("/v[12]/.*")), "/v1/x", true),
+            (PathMatch::Regex(pattern("/v[12]/.*")), "/v3/x", false),
+            (PathMatch::Regex(pattern("/v[12]")), "/v1/x", false),
+            (PathMatch::Regex(pattern("v1")), "/v1", false),
+            (PathMatch::Regex(pattern("/a|/b")), "/a", true),
+            (PathMatch::Regex(pattern("/a|/b")), "/b", true),
+            (PathMatch::Regex(pattern("/a|/b")), "/ax", false),
+            (PathMatch::Regex(pattern("/a|/b")), "x/b", false),
+            (PathMatch::Regex(pattern("(?i)/a")), "/A", true),
+            (PathMatch::Regex(pattern("(?m)/a")), "/a\n/b", false),
+        ];
+        for (path, request, want) in cases {
+            assert_eq!(path.matches(request), want, "{path:?} for {request}");
+        }
+    }
+
+    #[test]
+    fn header_fields_are_compared_as_they_are_joined() {
+        let with = |value| Match { headers: vec![field("x-user", value)], ..Match::default() };
+        type Fields = [(&'static str, &'static str)];
+        let cases: [(ValueMatch, &Fields, bool); 11] = [
+            (ValueMatch::Exact(name("premium")), &[("X-User", "premium")], true),
+            (ValueMatch::Exact(name("premium")), &[("x-user", "Premium")], false),
+            (ValueMatch::Exact(name("premium")), &[], false),
+            (ValueMatch::Exact(name("")), &[("x-user", "")], true),
+            (ValueMatch::Exact(name("a, b")), &[("x-user", "a"), ("x-other", "c"), ("X-USER", "b")], true),
+            (ValueMatch::Regex(pattern("prem.*")), &[("x-user", "premium")], true),
+            (ValueMatch::Regex(pattern("prem")), &[("x-user", "premium")], false),
+            (ValueMatch::Regex(pattern(".*")), &[], false),
+            (ValueMatch::Present(true), &[("x-user", "")], true),
+            (ValueMatch::Present(false), &[("x-user", "")], false),
+            (ValueMatch::Present(false), &[], true),
+        ];
+        for (value, headers, want) in cases {
+            let label = format!("{value:?} for {headers:?}");
+            assert_eq!(holds(&with(value), "/", "payment", headers), want, "{label}");
+        }
+    }
+
+    #[test]
+    fn host_is_the_authority_whatever_the_fields_say() {
+        let conditions = Match { headers: vec![field("host", ValueMatch::Exact(name("payment:80")))], ..Match::default() };
+        assert!(holds(&conditions, "/", "payment:80", &[]));
+        assert!(!holds(&conditions, "/", "payment", &[("host", "payment:80")]));
+    }
+
+    #[test]
+    fn the_first_query_parameter_of_a_name_counts_decoded() {
+        let with = |value| Match { query: vec![field("q", value)], ..Match::default() };
+        let cases = [
+            (ValueMatch::Exact(name("1")), "/?q=1", true),
+            (ValueMatch::Exact(name("1")), "/?a=b&q=1", true),
+            (ValueMatch::Exact(name("1")), "/?q=2&q=1", false),
+            (ValueMatch::Exact(name("1")), "/?Q=1", false),
+            (ValueMatch::Exact(name("a b")), "/?q=a+b", true),
+            (ValueMatch::Exact(name("a b")), "/?%71=a%20b", true),
+            (ValueMatch::Exact(name("")), "/?q", true),
+            (ValueMatch::Present(true), "/?q", true),
+            (ValueMatch::Present(true), "/q", false),
+            (ValueMatch::Present(false), "/", true),
+            (ValueMatch::Regex(pattern("[0-9]+")), "/?q=12", true),
+            (ValueMatch::Regex(pattern("[0-9]+")), "/?q=12x", false),
+        ];
+        for (value, target, want) in cases {
+            let label = format!("{value:?} for {target}");
+            assert_eq!(holds(&with(value), target, "payment", &[]), want, "{label}");
+        }
+    }
+
+    #[test]
+    fn the_first_condition_that_fails_is_named() {
+        let conditions = Match {
+            path: Some(PathMatch::Prefix(name("/api"))),
+            method: Some(name("GET")),
+            headers: vec![field("a", ValueMatch::Present(true)), field("b", ValueMatch::Present(true))],
+            query: vec![field("q", ValueMatch::Present(true))],
+        };
+        let all = [("/api?q", "GET", "a,b"), ("/api", "GET", "a,b"), ("/api", "GET", "a"), ("/api", "POST", ""), ("/", "POST", "")];
+        let want = [
+            Ok(()),
+            Err(Mismatch::Query(&conditions.query[0])),
+            Err(Mismatch::Header(&conditions.headers[1])),
+            Err(Mismatch::Method("GET")),
+            Err(Mismatch::Path(conditions.path.as_ref().unwrap())),
+        ];
+        for ((target, method, fields), want) in all.into_iter().zip(want) {
+            let (path, query) = split_target(target);
+            let headers: Vec<(String, String)> = fields.split(',').map(|name| (name.to_owned(), String::new())).collect();
+            let caller = Caller::default();
+            let request = RequestHead { method, path, query, authority: "payment", headers: &headers, caller: &caller };
+            assert_eq!(conditions.check(&request), want, "{method} {target} {fields}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_cannot_be_used_are_refused_in_words() {
+        for bad in ["(", "a)|(b", "(?=a)", r"(a)\1", "(a{1000}){1000}"] {
+            let error = Pattern::new(bad).unwrap_err().to_string();
+            assert!(error.contains("RE2") && error.contains(&format!("{bad:?}")), "{error}");
+        }
+    }
+
+    proptest! {
+        /// A prefix holds for exactly the paths that begin with its segments, with or without a final slash.
+        #[test]
+        fn prefix_means_whole_segments(
+            prefix in prop::collection::vec("[ab]{1,2}", 0..4),
+            path in prop::collection::vec("[ab]{1,2}", 0..4),
+            slash: bool,
+        ) {
+            let written = if slash { format!("/{}/", prefix.join("/")) } else { format!("/{}", prefix.join("/")) };
+            let requested = format!("/{}", path.join("/"));
+            prop_assume!(written != "//");
+            prop_assert_eq!(PathMatch::Prefix(written.into()).matches(&requested), path.starts_with(&prefix));
+        }
+
+        /// What holds with more conditions holds with fewer.
+        #[test]
+        fn fewer_conditions_never_match_less(fields in prop::collection::vec(("[ab]", "[xy]"), 0..4), sent in prop::collection::vec(("[ab]", "[xy]"), 0..4)) {
+            let sent: Vec<(&str, &str)> = sent.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let headers: Vec<FieldMatch> = fields.iter().map(|(name, value)| field(name, ValueMatch::Exact(value.as_str().into()))).collect();
+            let all = Match { headers: headers.clone(), ..Match::default() };
+            if holds(&all, "/", "payment", &sent) {
+                for keep in 0..headers.len() {
+                    let fewer = Match { headers: headers[..keep].to_vec(), ..Match::default() };
+                    prop_assert!(holds(&fewer, "/", "payment", &sent));
+                }
+            }
+        }
+    }
+}

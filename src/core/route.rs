@@ -184,3 +184,245 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::matching::{FieldMatch, PathMatch, Pattern, ValueMatch};
+    use crate::request::{Caller, split_target};
+    use crate::service::{Protocol, ServicePort};
+    use proptest::prelude::*;
+
+    fn service(timeout: Option<Duration>, rules: Vec<Rule>) -> Service {
+        Service {
+            id: ServiceId::new("shop", "payment"),
+            vips: Vec::new(),
+            hosts: Vec::new(),
+            ports: vec![ServicePort { port: 80, protocol: Protocol::Http }],
+            balancer: Algorithm::default(),
+            routes: RouteTable::new("shop/p".into(), timeout, rules),
+        }
+    }
+
+    fn rule(name: &str, matches: Vec<Match>) -> Rule {
+        Rule { name: name.into(), matches, destinations: Vec::new(), timeout: None }
+    }
+
+    fn prefix(path: &str) -> Match {
+        Match { path: Some(PathMatch::Prefix(path.into())), ..Match::default() }
+    }
+
+    fn exact(path: &str) -> Match {
+        Match { path: Some(PathMatch::Exact(path.into())), ..Match::default() }
+    }
+
+    fn regex(source: &str) -> Match {
+        Match { path: Some(PathMatch::Regex(Pattern::new(source).unwrap())), ..Match::default() }
+    }
+
+    fn with_fields(mut conditions: Match, method: Option<&str>, headers: &[&str], query: &[&str]) -> Match {
+        let fields = |names: &[&str]| names.iter().map(|name| FieldMatch { name: (*name).into(), value: ValueMatch::Present(true) }).collect();
+        conditions.method = method.map(Name::from);
+        conditions.headers = fields(headers);
+        conditions.query = fields(query);
+        conditions
+    }
+
+    /// Judges `method target` with the header fields called `fields`; gives the decision and what the trace was told.
+    fn decided<'t>(service: &'t Service, method: &str, target: &str, fields: &[&str], draw: u64) -> (Decision<'t>, Vec<(String, usize, bool)>) {
+        #[derive(Default)]
+        struct Recorder(Vec<(String, usize, bool)>);
+        impl<'t> Trace<'t> for Recorder {
+            fn judged(&mut self, rule: &'t Rule, index: usize, outcome: Result<(), Mismatch<'t>>) {
+                self.0.push((rule.name.to_string(), index, outcome.is_ok()));
+            }
+        }
+        let (path, query) = split_target(target);
+        let headers: Vec<(String, String)> = fields.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let caller = Caller::default();
+        let request = RequestHead { method, path, query, authority: "payment", headers: &headers, caller: &caller };
+        let mut recorder = Recorder::default();
+        let decision = decide(service, 80, &request, draw, &mut recorder);
+        (decision, recorder.0)
+    }
+
+    #[test]
+    fn the_most_specific_rule_wins_whatever_the_order_of_the_list() {
+        let mut rules = vec![
+            rule("any", vec![]),
+            rule("prefix", vec![prefix("/api")]),
+            rule("long-prefix", vec![prefix("/api/v1")]),
+            rule("regex", vec![regex("/api/v[12]/.*")]),
+            rule("exact", vec![exact("/api/v1/pay")]),
+            rule("method", vec![with_fields(prefix("/api"), Some("POST"), &[], &[])]),
+            rule("headers", vec![with_fields(prefix("/api"), None, &["a", "b"], &[])]),
+            rule("header", vec![with_fields(prefix("/api"), None, &["a"], &["q", "r"])]),
+            rule("query", vec![with_fields(prefix("/api"), None, &[], &["q", "r"])]),
+        ];
+        let cases: [(&str, &str, &[&str], &str); 12] = [
+            ("GET", "/", &[], "any"),
+            ("GET", "/apis", &[], "any"),
+            ("GET", "/api", &[], "prefix"),
+            ("GET", "/api/v1", &[], "long-prefix"),
+            ("GET", "/api/v1/x", &[], "regex"),
+            ("GET", "/api/v1/pay", &[], "exact"),
+            ("POST", "/api", &["a", "b"], "method"),
+            ("POST", "/api/v1", &["a", "b"], "long-prefix"),
+            ("GET", "/api", &["a", "b"], "headers"),
+            ("GET", "/api?q&r", &["a"], "header"),
+            ("GET", "/api?q&r", &[], "query"),
+            ("GET", "/api?q&r", &["a", "b"], "headers"),
+        ];
+        for turn in 0..rules.len() {
+            rules.rotate_left(1);
+            let service = service(None, rules.clone());
+            for (method, target, fields, want) in cases {
+                let rule = decided(&service, method, target, fields, 0).0.rule.unwrap();
+                assert_eq!(&*rule.name, want, "{method} {target} {fields:?}, list turned by {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_equally_specific_rules_the_first_in_the_list_wins() {
+        let service = service(None, vec![rule("a", vec![prefix("/x")]), rule("b", vec![prefix("/x/")]), rule("c", vec![prefix("/y")])]);
+        assert_eq!(&*decided(&service, "GET", "/x/1", &[], 0).0.rule.unwrap().name, "a");
+    }
+
+    #[test]
+    fn what_no_rule_matches_goes_to_the_services_own_endpoints() {
+        let service = service(Some(Duration::from_secs(3)), vec![rule("a", vec![prefix("/x")])]);
+        let (decision, told) = decided(&service, "GET", "/", &[], 0);
+        let own = Backend::Endpoints { service: &service.id, port: 80, version: None };
+        assert_eq!(decision, Decision { rule: None, backend: own, timeout: Some(Duration::from_secs(3)) });
+        assert_eq!(told, [("a".to_owned(), 0, false)]);
+        assert_eq!(decide_connection(&service, 80), own);
+    }
+
+    #[test]
+    fn a_rules_timeout_comes_before_the_policys() {
+        let quick = Rule { timeout: Some(Duration::from_millis(5)), ..rule("quick", vec![prefix("/quick")]) };
+        let service = service(Some(Duration::from_secs(15)), vec![quick, rule("rest", vec![])]);
+        assert_eq!(decided(&service, "GET", "/quick", &[], 0).0.timeout, Some(Duration::from_millis(5)));
+        assert_eq!(decided(&service, "GET", "/", &[], 0).0.timeout, Some(Duration::from_secs(15)));
+    }
+
+    #[test]
+    fn destinations_name_who_answers() {
+        let other = ServiceId::new("shop", "ledger");
+        let to = |target| Destination { target, weight: Weight::ONE };
+        let destinations = vec![
+            to(Target::Version("v1".into())),
+            to(Target::Service { service: other.clone(), port: None }),
+            to(Target::Service { service: other.clone(), port: Some(81) }),
+            to(Target::Missing("version v9".into())),
+        ];
+        let service = service(None, vec![Rule { destinations, ..rule("all", vec![]) }]);
+        let backend = |draw| decided(&service, "GET", "/", &[], draw).0.backend;
+        assert_eq!(backend(0), Backend::Endpoints { service: &service.id, port: 80, version: Some(&"v1".into()) });
+        assert_eq!(backend(1), Backend::Endpoints { service: &other, port: 80, version: None });
+        assert_eq!(backend(2), Backend::Endpoints { service: &other, port: 81, version: None });
+        assert_eq!(backend(3), Backend::Missing(&"version v9".into()));
+        let named: Vec<_> = service.routes.other_services().map(|(id, port)| (id.to_string(), port)).collect();
+        assert_eq!(named, [("shop/ledger".to_owned(), None), ("shop/ledger".to_owned(), Some(81))]);
+    }
+
+    #[test]
+    fn rule_whose_destinations_have_no_weight_answers_for_nobody() {
+        let nothing = Destination { target: Target::Version("v1".into()), weight: Weight::new(0).unwrap() };
+        let service = service(None, vec![Rule { destinations: vec![nothing], ..rule("all", vec![]) }]);
+        assert_eq!(decided(&service, "GET", "/", &[], 7).0.backend, Backend::NoWeight);
+    }
+
+    /// Any match over a small world, so that several hold for one request.
+    fn any_match() -> impl Strategy<Value = Match> {
+        let path = prop_oneof![
+            Just(None),
+            prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/a/b/c"]).prop_map(|path| Some(PathMatch::Prefix(path.into()))),
+            prop::sample::select(vec!["/a", "/a/b", "/a/b/c"]).prop_map(|path| Some(PathMatch::Exact(path.into()))),
+            prop::sample::select(vec!["/a.*", "/a/b.*|/x"]).prop_map(|source| Some(PathMatch::Regex(Pattern::new(source).unwrap()))),
+        ];
+        let method = prop::option::of(Just("GET"));
+        let fields = || prop::sample::subsequence(vec!["h", "i", "j"], 0..=3);
+        (path, method, fields(), fields()).prop_map(|(path, method, headers, query)| {
+            with_fields(Match { path, ..Match::default() }, method, &headers, &query)
+        })
+    }
+
+    /// How specific a match is, told apart from [`Match::rank`]: Gateway API's list of criteria, each as a number that is higher
+    /// where the match is more specific.
+    fn criteria(conditions: &Match) -> [usize; 5] {
+        let (kind, length) = match &conditions.path {
+            Some(PathMatch::Exact(path)) => (2, path.len()),
+            Some(PathMatch::Regex(pattern)) => (1, pattern.source().len()),
+            Some(PathMatch::Prefix(path)) => (0, path.trim_end_matches('/').len()),
+            None => (0, 0),
+        };
+        [kind, length, usize::from(conditions.method.is_some()), conditions.headers.len(), conditions.query.len()]
+    }
+
+    proptest! {
+        /// The rule found matches; nothing else that matches is more specific; of equals it is the first in the list. And the trace
+        /// tells of every match up to it, in that order.
+        #[test]
+        fn the_rule_found_is_the_first_in_order_of_precedence_that_matches(
+            matches in prop::collection::vec(prop::collection::vec(any_match(), 0..3), 0..8),
+            path in prop::sample::select(vec!["/", "/a", "/a/b", "/a/b/c", "/x"]),
+            query in prop::sample::subsequence(vec!["h", "i", "j"], 0..=3),
+            fields in prop::sample::subsequence(vec!["h", "i", "j"], 0..=3),
+            method in prop::sample::select(vec!["GET", "PUT"]),
+        ) {
+            let rules: Vec<Rule> = matches.into_iter().enumerate().map(|(index, matches)| rule(&index.to_string(), matches)).collect();
+            let service = service(None, rules.clone());
+            let target = format!("{path}?{}", query.join("&"));
+            let (decision, told) = decided(&service, method, &target, &fields, 0);
+
+            let headers: Vec<(String, String)> = fields.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+            let caller = Caller::default();
+            let query = query.join("&");
+            let request = RequestHead { method, path, query: &query, authority: "payment", headers: &headers, caller: &caller };
+            let all = rules.iter().enumerate().flat_map(|(index, rule)| {
+                let empty = rule.matches.is_empty().then(Match::default);
+                rule.matches.clone().into_iter().chain(empty).enumerate().map(move |(place, conditions)| (index, place, conditions))
+            });
+            let mut ordered: Vec<_> = all.collect();
+            // Higher criteria first; the sort is stable, so equals stay in list order.
+            ordered.sort_by_key(|(_, _, conditions)| std::cmp::Reverse(criteria(conditions)));
+            let judged: Vec<_> = ordered.iter().map(|(index, place, conditions)| (index.to_string(), *place, conditions.check(&request).is_ok())).collect();
+            let until = judged.iter().position(|(_, _, holds)| *holds);
+            prop_assert_eq!(decision.rule.map(|rule| rule.name.to_string()), until.map(|place| judged[place].0.clone()));
+            prop_assert_eq!(&told[..], &judged[..until.map_or(judged.len(), |place| place + 1)]);
+        }
+
+        /// However many prefixes, patterns and conditions others have, an exact path wins.
+        #[test]
+        fn an_exact_path_beats_any_other(others in prop::collection::vec(any_match(), 0..8), place in 0usize..8, path in prop::sample::select(vec!["/a", "/a/b"])) {
+            let others = others.into_iter().filter(|other| !matches!(other.path, Some(PathMatch::Exact(_))));
+            let mut rules: Vec<Rule> = others.map(|other| rule("other", vec![other])).collect();
+            rules.insert(place.min(rules.len()), rule("exact", vec![exact(path)]));
+            let service = service(None, rules);
+            let decision = decided(&service, "GET", &format!("{path}?h&i&j"), &["h", "i", "j"], 0).0;
+            prop_assert_eq!(&*decision.rule.expect("the exact rule matches").name, "exact");
+        }
+
+        /// Of every draw in turn, each version is given exactly its weight.
+        #[test]
+        fn versions_are_given_exactly_their_weights(weights in prop::collection::vec(0u32..40, 1..6), start in 0u64..1_000_000) {
+            let destinations = weights.iter().enumerate().map(|(index, weight)| Destination {
+                target: Target::Version(index.to_string().into()),
+                weight: Weight::new(*weight).unwrap(),
+            });
+            let service = service(None, vec![Rule { destinations: destinations.collect(), ..rule("split", vec![]) }]);
+            let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            let mut given = vec![0u32; weights.len()];
+            for draw in start..start + total {
+                match decided(&service, "GET", "/", &[], draw).0.backend {
+                    Backend::Endpoints { version: Some(version), .. } => given[version.parse::<usize>().unwrap()] += 1,
+                    Backend::Endpoints { version: None, .. } | Backend::Missing(_) | Backend::NoWeight => prop_assert!(false, "no version"),
+                }
+            }
+            prop_assert_eq!(given, weights);
+        }
+    }
+}

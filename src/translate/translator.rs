@@ -96,6 +96,13 @@ impl Translator {
         self.namespaces.get(&id.namespace)?.workload(&id.name)
     }
 
+    /// Whether the MeshService in force for the service lists versions: only then do its endpoints and workloads depend on the
+    /// labels of Pods.
+    pub fn has_versions(&self, id: &ServiceId) -> bool {
+        let mesh = self.namespaces.get(&id.namespace).and_then(|it| it.mesh_in_force(&id.name));
+        mesh.is_some_and(|(_, mesh)| !mesh.versions.is_empty())
+    }
+
     /// The service at a virtual address and one of its ports.
     pub fn find_address(&self, address: SocketAddr) -> Option<ServiceId> {
         let first = ServiceId::new("", "");

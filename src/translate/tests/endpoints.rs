@@ -25,7 +25,8 @@ fn only_endpoints_that_may_be_picked_are_listed() {
     let draining = "ready: false, serving: true, terminating: true";
     let ending = "ready: false, serving: false, terminating: true";
     let published = "ready: true, serving: false, terminating: true"; // publishNotReadyAddresses
-    let cases: [(&str, &[(&str, &str)], &[&str]); 8] = [
+    type Given = [(&'static str, &'static str)];
+    let cases: [(&str, &Given, &[&str]); 8] = [
         ("nobody", &[], &[]),
         ("conditions not said mean ready", &[("10.0.0.1", "")], &["10.0.0.1"]),
         ("ready ones only", &[("10.0.0.1", ready), ("10.0.0.2", starting), ("10.0.0.3", draining), ("10.0.0.4", ending)], &["10.0.0.1"]),

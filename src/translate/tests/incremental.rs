@@ -84,7 +84,7 @@ struct History {
 #[derive(Clone, Debug)]
 enum Step {
     /// An object comes or changes; the flag says whether it is good.
-    Apply(Change, bool),
+    Apply(Box<Change>, bool),
     /// The `n`th object there is goes.
     Delete(usize),
     /// The whole list of a kind comes again, without the `n`th of them.
@@ -101,11 +101,11 @@ impl World {
         match step {
             Step::Apply(change, good) => {
                 let history = self.0.entry(change.key()).or_default();
-                history.present = Some(change.clone());
+                history.present = Some((**change).clone());
                 if *good {
-                    history.good = Some(change.clone());
+                    history.good = Some((**change).clone());
                 }
-                (vec![change.clone()], None)
+                (vec![(**change).clone()], None)
             }
             Step::Delete(index) => match self.0.keys().nth(*index).cloned() {
                 None => (Vec::new(), None),
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// A translator that learns the objects in an order that `seed` shuffles.
-    fn from_scratch(&self, seed: u64) -> Translator {
+    fn rebuilt(&self, seed: u64) -> Translator {
         let mut objects: Vec<_> = self.0.iter().collect();
         objects.sort_by_key(|(key, _)| BuildHasherDefault::<DefaultHasher>::default().hash_one((key, seed)));
         let mut translator = Translator::new("cluster.local");
@@ -139,8 +139,12 @@ impl World {
     }
 }
 
+fn applied(change: Change, good: bool) -> Step {
+    Step::Apply(Box::new(change), good)
+}
+
 fn namespace() -> impl Strategy<Value = &'static str> {
-    prop_oneof![4 => Just("shop"), 1 => Just("ops")]
+    prop_oneof![2 => Just("shop"), 1 => Just("ops")]
 }
 
 fn labels() -> impl Strategy<Value = k8s::Labels> {
@@ -171,7 +175,7 @@ fn service() -> impl Strategy<Value = Step> {
                 external_name: None,
                 publish_not_ready_addresses: false,
             };
-            Step::Apply(Change::Apply(Object::Service(service)), true)
+            applied(Change::Apply(Object::Service(service)), true)
         },
     )
 }
@@ -204,7 +208,7 @@ fn slice() -> impl Strategy<Value = Step> {
                 endpoints: endpoints.into(),
                 ports: ports.into(),
             };
-            Step::Apply(Change::Apply(Object::EndpointSlice(slice)), true)
+            applied(Change::Apply(Object::EndpointSlice(slice)), true)
         },
     )
 }
@@ -225,7 +229,7 @@ fn pod() -> impl Strategy<Value = Step> {
             service_account: "default".into(),
             ports: Box::default(),
         };
-        Step::Apply(Change::Apply(Object::Pod(pod)), true)
+        applied(Change::Apply(Object::Pod(pod)), true)
     })
 }
 
@@ -236,7 +240,7 @@ fn own(kind: &'static str, spec: impl Strategy<Value = (String, bool)>) -> impl 
         let yaml = format!(
             "{{kind: {kind}, metadata: {{name: {name}, namespace: {namespace}, generation: {generation}, creationTimestamp: 2026-01-01T00:00:0{second}Z}}, spec: {{{spec}}}}}"
         );
-        Step::Apply(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), good)
+        applied(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), good)
     })
 }
 
@@ -263,14 +267,14 @@ fn workload() -> impl Strategy<Value = Step> {
             let yaml = format!(
                 "{{kind: Workload, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, version: {version}}}}}, spec: {{ports: [{{port: {port}}}]}}}}"
             );
-            Step::Apply(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), true)
+            applied(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), true)
         },
     )
 }
 
 fn unreadable() -> impl Strategy<Value = Step> {
     (namespace(), select(&OBJECTS[..]), select(&[Kind::MeshService, Kind::TrafficPolicy][..])).prop_map(|(namespace, name, kind)| {
-        Step::Apply(Change::Unreadable { key: ObjectKey::new(kind, namespace, name), generation: Some(9), error: "no".into() }, false)
+        applied(Change::Unreadable { key: ObjectKey::new(kind, namespace, name), generation: Some(9), error: "no".into() }, false)
     })
 }
 
@@ -309,7 +313,7 @@ proptest! {
             check_touched(&before, &after, &touched)?;
             before = after;
         }
-        prop_assert_eq!(&before, &Everything::of(&world.from_scratch(seed)));
+        prop_assert_eq!(&before, &Everything::of(&world.rebuilt(seed)));
 
         // Every list again, as it is: nothing is touched.
         for kind in Kind::ALL {
