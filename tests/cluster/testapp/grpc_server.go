@@ -14,6 +14,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -136,6 +138,7 @@ func runGRPCServer(args []string) error {
 	}
 	server := grpc.NewServer()
 	server.RegisterService(&echoDescription, echo)
+	healthpb.RegisterHealthServer(server, health.NewServer()) // for the kubelet's gRPC probes
 	fmt.Fprintf(os.Stderr, "grpc %s in %s: listening on %s\n", echo.version, echo.pod, listener.Addr())
 	stop, failed := terminated(), make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -3,6 +3,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -14,6 +15,9 @@ import (
 
 // versionHeader tells clients who answered, whatever the body is.
 const versionHeader, podHeader = "X-App-Version", "X-App-Pod"
+
+// markHeader marks a request whose arrival the server logs.
+const markHeader = "X-Test-Mark"
 
 // answer is the JSON body of ordinary answers: who answered, and the request as it arrived.
 type answer struct {
@@ -43,6 +47,9 @@ func (a *app) routes() http.Handler {
 	outer.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	outer.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.served.Add(1)
+		if mark := r.Header.Get(markHeader); mark != "" {
+			fmt.Printf("arrived %s %s\n", r.Method, mark)
+		}
 		w.Header().Set(versionHeader, a.version)
 		w.Header().Set(podHeader, a.pod)
 		time.Sleep(a.delay)

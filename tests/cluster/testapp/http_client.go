@@ -62,12 +62,12 @@ type response struct {
 	err     error
 }
 
-func (f *requestFlags) send(client *http.Client) response {
+func (f *requestFlags) send(client *http.Client, more ...[2]string) response {
 	request, err := http.NewRequestWithContext(context.Background(), f.method, f.url, strings.NewReader(f.body))
 	if err != nil {
 		return response{err: err}
 	}
-	for _, header := range f.headers {
+	for _, header := range slices.Concat(f.headers, more) {
 		if strings.EqualFold(header[0], "host") {
 			request.Host = header[1]
 		} else {

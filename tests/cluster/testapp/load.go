@@ -4,7 +4,9 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +18,7 @@ func runLoad(args []string) error {
 	duration := flags.Duration("duration", 0, "")
 	number := flags.Int("n", 0, "requests in all, instead of a duration")
 	workers := flags.Int("c", 64, "requests in flight at most")
+	mark := flags.String("mark", "", "mark requests MARK-1, MARK-2, …: servers log marked requests, so doubles show")
 	urls, err := parse(flags, args, 1)
 	if err != nil || (*number > 0) == (*duration > 0) || *workers < 1 || *rate < 0 {
 		return errUsage
@@ -24,10 +27,16 @@ func runLoad(args []string) error {
 	client, counts := request.client(*workers), newCounts()
 	due := make(chan time.Time)
 	var running sync.WaitGroup
+	var sent atomic.Int64
 	for range *workers {
 		running.Go(func() {
 			for at := range due {
-				counts.add(request.send(client), time.Since(at))
+				var marks [][2]string
+				if *mark != "" {
+					marks = [][2]string{{markHeader, fmt.Sprintf("%s-%d", *mark, sent.Add(1))}}
+				}
+				answer := request.send(client, marks...)
+				counts.add(answer, time.Since(at))
 			}
 		})
 	}

@@ -103,3 +103,20 @@ func TestSigtermRefusesNewConnectionsAndFinishesRequestsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestMarkedRequestsReachTheServerEachWithANumberOfItsOwn(t *testing.T) {
+	seen := make(chan string, 20)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get(markHeader) }))
+	t.Cleanup(server.Close)
+	if err := runLoad([]string{server.URL, "-rate", "0", "-n", "20", "-c", "4", "-mark", "m"}); err != nil {
+		t.Fatal(err)
+	}
+	close(seen)
+	marks := map[string]bool{}
+	for mark := range seen {
+		marks[mark] = true
+	}
+	if len(marks) != 20 || !marks["m-1"] || !marks["m-20"] {
+		t.Fatalf("marks are %v", marks)
+	}
+}
