@@ -158,10 +158,13 @@ async fn http(mut connection: Connection) {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http2 => return http2(connection).await,
             Verdict::Http1 | Verdict::Opaque => return http1(connection).await,
-            Verdict::NeedMore => match connection.read_first().await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            },
+            Verdict::NeedMore => {
+                let context = Rc::clone(&connection.context);
+                match context.draining.or_else(connection.read_first()).await {
+                    Some(Ok(1..)) => {}
+                    Some(Ok(0) | Err(_)) | None => return,
+                }
+            }
         }
     }
 }

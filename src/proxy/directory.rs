@@ -41,7 +41,8 @@ pub struct Directory {
     services: RefCell<Map<ServiceId, Rc<ServiceState>>>,
     endpoints: RefCell<Map<EndpointsId, Rc<EndpointSet>>>,
     workload: RefCell<Option<Arc<Workload>>>,
-    connected: Cell<bool>,
+    /// `None`: not told yet, so that traffic at the very start waits for the controller.
+    connected: Cell<Option<bool>>,
     changed: Notify,
 }
 
@@ -111,7 +112,7 @@ impl Directory {
             services: RefCell::default(),
             endpoints: RefCell::default(),
             workload: RefCell::default(),
-            connected: Cell::new(false),
+            connected: Cell::new(None),
             changed: Notify::new(),
         }
     }
@@ -129,7 +130,7 @@ impl Directory {
                 let changed = self.changed.notified();
                 match self.known(alias) {
                     Some(answer) => return answer,
-                    None if !self.connected.get() => return None,
+                    None if self.connected.get() == Some(false) => return None,
                     None => changed.await,
                 }
             }
@@ -193,7 +194,7 @@ impl Directory {
                 let changed = self.changed.notified();
                 match set.current() {
                     Some(index) => return index,
-                    None if !self.connected.get() => return Rc::default(),
+                    None if self.connected.get() == Some(false) => return Rc::default(),
                     None => changed.await,
                 }
             }
@@ -231,7 +232,7 @@ impl Directory {
             Update::Workload(workload) => {
                 self.workload.replace(Some(workload));
             }
-            Update::Connected(connected) => self.connected.set(connected),
+            Update::Connected(connected) => self.connected.set(Some(connected)),
         }
         self.changed.notify_waiters();
     }

@@ -22,6 +22,7 @@ use super::request::{self, Additions, Form, Framing, Request};
 use super::response::{self, Asked, Keep, Response};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Side, dial_peer};
+use crate::drain::Draining;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
@@ -335,7 +336,7 @@ impl Exchange<'_> {
     /// Sends the request on `io` and waits for the response's head.
     async fn attempt(&mut self, io: Io) -> Result<Arrived, Broken> {
         let (client, context) = (&self.connection.io, &self.connection.context);
-        let rules = Rules { asked: self.asked, keep_alive: self.request.keep_alive && !context.draining.has_started() };
+        let rules = Rules { asked: self.asked, keep_alive: self.request.keep_alive, draining: &context.draining };
         let response = read_response(&io, client, rules, &context.buffers);
         let up = self.up.run(client, &io, &context.buffers);
         let (response, keep, inbox, out) = beside(&mut self.upload, up, response).await.map_err(Broken::Client)??;
@@ -462,15 +463,16 @@ impl Exchange<'_> {
 
 /// What a response's head is judged and patched by.
 #[derive(Clone, Copy)]
-struct Rules {
+struct Rules<'c> {
     asked: Asked,
     keep_alive: bool,
+    draining: &'c Draining,
 }
 
 type ResponseRead = (Response, Keep, Buffer, Buffer);
 
 /// Reads the response's head and patches it; interim responses go to the client as they come.
-async fn read_response(io: &Io, client: &Io, rules: Rules, buffers: &Rc<Buffers>) -> Result<ResponseRead, Broken> {
+async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buffers>) -> Result<ResponseRead, Broken> {
     io.readable().await.map_err(|_| Broken::BeforeFirstByte)?;
     let mut inbox = buffers.take();
     let mut out = buffers.take();
@@ -500,11 +502,11 @@ async fn read_response(io: &Io, client: &Io, rules: Rules, buffers: &Rc<Buffers>
     }
 }
 
-fn take_head(block: &[u8], range: Range<usize>, rules: Rules, out: &mut Buffer) -> Result<(Response, Keep), HeadError> {
+fn take_head(block: &[u8], range: Range<usize>, rules: Rules<'_>, out: &mut Buffer) -> Result<(Response, Keep), HeadError> {
     let head = Head::parse(block, range)?;
     let response = Response::judge(&head, rules.asked)?;
     let ends_by_close = response.body == Framing::Close || (rules.asked.is_old && response.body == Framing::Chunked);
-    let keep = match (rules.keep_alive && !ends_by_close, rules.asked.is_old) {
+    let keep = match (rules.keep_alive && !ends_by_close && !rules.draining.has_started(), rules.asked.is_old) {
         (false, _) => Keep::No,
         (true, true) => Keep::Told,
         (true, false) => Keep::Silently,

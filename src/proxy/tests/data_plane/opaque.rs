@@ -1,0 +1,111 @@
+//! Connections that are not HTTP, and those whose protocol the first bytes tell.
+
+use std::net::Shutdown;
+
+use leno_core::service::Protocol;
+use leno_proxy::listen::Accept;
+
+use crate::support::{Peer, Server, Setup, eventually, nowhere};
+
+fn echo() -> Server {
+    Server::start(|mut peer| {
+        while let Some(line) = peer.until("\n") {
+            peer.send(&line);
+        }
+        peer.send("end");
+    })
+}
+
+fn greeting() -> Server {
+    Server::start(|mut peer| {
+        peer.send("220 ready\n");
+        while let Some(line) = peer.until("\n") {
+            peer.send(&line);
+        }
+    })
+}
+
+#[test]
+fn a_declared_tcp_port_lets_the_server_speak_first_and_each_side_close_on_its_own() {
+    for protocol in [Protocol::Tcp, Protocol::Tls] {
+        let server = echo();
+        let (mesh, address) = Setup { protocol, ..Setup::to(&[&server]) }.start();
+        let mut client = Peer::dial(address);
+        client.send("GET / HTTP/1.1\n");
+        assert_eq!(client.until("\n").unwrap(), "GET / HTTP/1.1\n", "bytes are not looked at");
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.rest(), b"end", "the server still speaks after the client has closed its side");
+        eventually("the connection is recorded", || mesh.metrics().contains("leno_tcp"));
+    }
+    let server = greeting();
+    let (_mesh, address) = Setup { protocol: Protocol::Tcp, ..Setup::to(&[&server]) }.start();
+    assert_eq!(Peer::dial(address).until("\n").unwrap(), "220 ready\n");
+}
+
+#[test]
+fn detection_carries_http_by_request_and_other_bytes_as_they_are() {
+    let server = Server::answering("hello");
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&server]) }.start();
+    let mut client = Peer::dial(address);
+    client.send("GE");
+    client.send("T / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().body(), "hello");
+    eventually("a request was recorded", || mesh.metrics().contains("protocol=\"http1\""));
+    let server = echo();
+    let (_mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&server]) }.start();
+    let mut client = Peer::dial(address);
+    client.send("\x16\x03\x01 hello\n");
+    assert_eq!(client.until("\n").unwrap(), "\x16\x03\x01 hello\n");
+}
+
+#[test]
+fn a_server_that_speaks_first_on_an_undeclared_port_is_heard_after_the_wait() {
+    let server = greeting();
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&server]) }.start();
+    let mut client = Peer::dial(address);
+    assert_eq!(client.until("\n").unwrap(), "220 ready\n");
+    client.send("GET / HTTP/1.1\r\n");
+    assert_eq!(client.until("\n").unwrap(), "GET / HTTP/1.1\r\n", "opaque from then on");
+    assert_eq!(server.connections(), 1, "the connection that was dialled to listen is the one that is used");
+    assert!(mesh.metrics().lines().any(|line| line.starts_with("leno_detection_timeouts_total") && line.ends_with(" 1")), "{}", mesh.metrics());
+}
+
+#[test]
+fn a_client_that_is_silent_at_first_is_still_understood() {
+    let server = Server::answering("hello");
+    let (_mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&server]) }.start();
+    let mut client = Peer::dial(address);
+    eventually("the server is dialled to hear whether it speaks first", || server.connections() == 1);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().body(), "hello");
+}
+
+#[test]
+fn an_opaque_connection_nobody_takes_is_reset() {
+    let setup = Setup { protocol: Protocol::Tcp, endpoints: vec![(nowhere(), "v1")], ..Setup::default() };
+    let (mesh, address) = setup.start();
+    assert!(Peer::dial(address).is_closed());
+    eventually("the reason is counted", || mesh.metrics().contains("connect-failed"));
+}
+
+#[test]
+fn an_opaque_connection_goes_to_an_endpoint_that_accepts() {
+    let server = greeting();
+    let endpoints = vec![(nowhere(), "v1"), (nowhere(), "v1"), (server.address, "v1")];
+    let (_mesh, address) = Setup { protocol: Protocol::Tcp, endpoints, ..Setup::default() }.start();
+    for _ in 0..3 {
+        assert_eq!(Peer::dial(address).until("\n").unwrap(), "220 ready\n");
+    }
+}
+
+#[test]
+fn the_inbound_side_carries_server_first_and_http_alike() {
+    let server = greeting();
+    let app = server.address;
+    let (_mesh, address) = Setup::default().start_with(|| Accept::InboundApp { app, port: 25 });
+    assert_eq!(Peer::dial(address).until("\n").unwrap(), "220 ready\n");
+    let server = Server::answering("hello");
+    let app = server.address;
+    let (_mesh, address) = Setup::default().start_with(|| Accept::InboundApp { app, port: 80 });
+    assert_eq!(Peer::dial(address).ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body(), "hello");
+}
