@@ -16,6 +16,8 @@ const REFUSALS_LISTED: usize = 5;
 /// How far the current state of one service has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
+    /// The current state, by its content; the same at every replica that knows the same objects.
+    pub version: Option<Name>,
     /// Proxies that subscribe to the service at this replica.
     pub subscribed: usize,
     /// Those of them that run its current state.
@@ -125,7 +127,7 @@ impl Account {
         let refused = refusals.len();
         refusals.truncate(REFUSALS_LISTED);
         let current_since = self.current_since;
-        Receipt { subscribed: self.proxies.len(), current: self.current, current_since, refused, refusals }
+        Receipt { version: self.version.clone(), subscribed: self.proxies.len(), current: self.current, current_since, refused, refusals }
     }
 
     fn set(&mut self, connection: ConnectionId, standing: Option<Standing>, now: SystemTime) {

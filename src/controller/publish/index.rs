@@ -1,0 +1,427 @@
+//! Who subscribes to what, and the latest encoded state of each resource that somebody subscribes to.
+//!
+//! Synchronous: events of the source and requests of proxies come in, outboxes are filled, and [`Index::take_wakes`] says whose
+//! writers to wake. A change costs what it touches among that which is subscribed to: a resource is computed and encoded
+//! once, compared with what was last sent, and its bytes are shared by every connection.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_translate::{Kind, Touched, Translator};
+use leno_xds::encode::{encode_endpoints, encode_service, encode_workload};
+use leno_xds::message::Encoded;
+use leno_xds::server::{Intake, Offered};
+use leno_xds::subject::Subject;
+
+use super::counters::Counters;
+use super::outbox::Outbox;
+use super::receipts::Receipts;
+use super::ConnectionId;
+use crate::source::SourceEvent;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Index {
+    translator: Translator,
+    required: BTreeSet<Kind>,
+    listed: BTreeSet<Kind>,
+    members: HashMap<ConnectionId, Member>,
+    /// Subscribers by canonical name.
+    direct: HashMap<Subject, BTreeSet<ConnectionId>>,
+    /// Subscribers by alias, and what it means now.
+    aliases: HashMap<AliasKey, Alias>,
+    /// The aliases that mean a service.
+    meaning: HashMap<ServiceId, BTreeSet<AliasKey>>,
+    /// The latest state of what is subscribed to.
+    resources: HashMap<Subject, Arc<Encoded>>,
+    receipts: Receipts,
+    counters: Arc<Counters>,
+    wakes: BTreeSet<ConnectionId>,
+}
+
+/// An alias means the same to everybody who shares the key: host names are relative to a namespace, addresses are not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct AliasKey {
+    subject: Subject,
+    namespace: Option<Name>,
+}
+
+#[derive(Debug, Default)]
+struct Alias {
+    meaning: Option<ServiceId>,
+    watchers: BTreeSet<ConnectionId>,
+}
+
+#[derive(Debug)]
+struct Member {
+    outbox: Arc<Outbox>,
+    node: Option<WorkloadId>,
+    subjects: BTreeSet<Subject>,
+}
+
+impl Index {
+    pub(super) fn new(translator: Translator, required: BTreeSet<Kind>, receipts: Receipts, counters: Arc<Counters>) -> Self {
+        Self {
+            translator,
+            required,
+            listed: BTreeSet::new(),
+            members: HashMap::new(),
+            direct: HashMap::new(),
+            aliases: HashMap::new(),
+            meaning: HashMap::new(),
+            resources: HashMap::new(),
+            receipts,
+            counters,
+            wakes: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn translator(&self) -> &Translator {
+        &self.translator
+    }
+
+    /// Whether every required kind was listed, so that what is served is never a part.
+    pub(super) fn is_ready(&self) -> bool {
+        self.required.is_subset(&self.listed)
+    }
+
+    /// The connections whose outboxes were filled since the last call.
+    pub(super) fn take_wakes(&mut self) -> impl Iterator<Item = Arc<Outbox>> {
+        let wakes = std::mem::take(&mut self.wakes);
+        wakes.into_iter().filter_map(|id| self.members.get(&id).map(|member| member.outbox.clone()))
+    }
+
+    /// Takes in events of the source that came together.
+    pub(super) fn apply(&mut self, events: impl IntoIterator<Item = SourceEvent>, now: SystemTime) {
+        let (was_ready, had_pods) = (self.is_ready(), self.has_pods());
+        let mut touched = Touched::default();
+        for event in events {
+            match event {
+                SourceEvent::Changed(change) => touched.merge(self.translator.apply(change)),
+                SourceEvent::Listed(kind, objects) => {
+                    touched.merge(self.translator.replace(kind, objects));
+                    self.listed.insert(kind);
+                }
+            }
+        }
+        if self.is_ready() {
+            if !was_ready || self.has_pods() != had_pods {
+                self.open(now);
+            } else {
+                self.publish(&touched, now);
+            }
+        }
+        self.receipts.book(|ledger| ledger.reports(touched.reports));
+    }
+
+    /// A new stream.
+    pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>) {
+        self.counters.stream_opened();
+        self.members.insert(id, Member { outbox, node: None, subjects: BTreeSet::new() });
+    }
+
+    /// What a proxy said.
+    pub(super) fn intake(&mut self, id: ConnectionId, intake: Vec<Intake>, now: SystemTime) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.node.is_none() {
+            member.node = member.outbox.with(|connection| connection.node().cloned());
+        }
+        for intake in intake {
+            match intake {
+                Intake::Subscribe(subject) => self.subscribe(id, subject, now),
+                Intake::Unsubscribe(subject) => self.unsubscribe(id, &subject, now),
+                Intake::Acked(subject, version) => self.answer(id, &subject, &version, None, now),
+                Intake::Refused(subject, version, reason) => {
+                    self.counters.count_refusal();
+                    self.answer(id, &subject, &version, Some(reason), now);
+                }
+            }
+        }
+    }
+
+    /// A stream has ended.
+    pub(super) fn disconnect(&mut self, id: ConnectionId, now: SystemTime) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        for subject in std::mem::take(&mut member.subjects) {
+            self.leave(id, &subject, now);
+        }
+        self.members.remove(&id);
+        self.counters.stream_closed();
+    }
+
+    fn has_pods(&self) -> bool {
+        self.listed.contains(&Kind::Pod)
+    }
+
+    /// Whether `subject` can be computed in full: only where a service lists versions are the labels of pods needed.
+    fn is_servable(&self, subject: &Subject) -> bool {
+        let needs_no_pods = |service: &ServiceId| self.has_pods() || !self.translator.has_versions(service);
+        self.is_ready()
+            && match subject {
+                Subject::Service(_) | Subject::Address(_) | Subject::Host(_) => true,
+                Subject::Endpoints(id) => needs_no_pods(&id.service),
+                Subject::Workload(_) if self.has_pods() => true,
+                Subject::Workload(id) => {
+                    self.translator.workload(id).is_some_and(|it| it.inbound.iter().all(|port| needs_no_pods(&port.service)))
+                }
+            }
+    }
+
+    /// More can be served than before: tell every subscriber, who is sent only what it does not have.
+    fn open(&mut self, now: SystemTime) {
+        let direct: Vec<Subject> = self.direct.keys().cloned().collect();
+        for subject in direct {
+            if self.is_servable(&subject) {
+                self.recompute(&subject, now);
+                self.tell(&subject, now);
+            }
+        }
+        let aliases: Vec<AliasKey> = self.aliases.keys().cloned().collect();
+        for key in aliases {
+            self.resolve(&key);
+            self.tell_alias(&key, now);
+        }
+    }
+
+    /// Something changed: compute what is subscribed to of it.
+    fn publish(&mut self, touched: &Touched, now: SystemTime) {
+        let services = touched.services.iter().map(|id| Subject::Service(id.clone()));
+        let endpoints = touched.endpoints.iter().map(|id| Subject::Endpoints(id.clone()));
+        let workloads = touched.workloads.iter().map(|id| Subject::Workload(id.clone()));
+        for subject in services.chain(endpoints).chain(workloads) {
+            if self.is_subscribed(&subject) && self.is_servable(&subject) && self.recompute(&subject, now) {
+                self.tell(&subject, now);
+            }
+        }
+        if touched.names {
+            let aliases: Vec<AliasKey> = self.aliases.keys().cloned().collect();
+            for key in aliases {
+                self.rename(&key, now);
+            }
+        }
+    }
+
+    fn is_subscribed(&self, subject: &Subject) -> bool {
+        self.direct.contains_key(subject) || matches!(subject, Subject::Service(id) if self.meaning.contains_key(id))
+    }
+
+    /// Brings the encoded state of `subject` up to date; whether it is another than before.
+    fn recompute(&mut self, subject: &Subject, now: SystemTime) -> bool {
+        let value = self.encode(subject);
+        let before = self.resources.get(subject);
+        if before.map(|it| it.value()) == value.as_deref() {
+            return false;
+        }
+        match value {
+            Some(value) => drop(self.resources.insert(subject.clone(), Arc::new(Encoded::new(subject.clone(), &value)))),
+            None => drop(self.resources.remove(subject)),
+        }
+        if let Subject::Service(service) = subject {
+            let version = self.resources.get(subject).map(|it| it.version());
+            self.receipts.book(|ledger| ledger.publish(service, version, now));
+        }
+        true
+    }
+
+    fn encode(&self, subject: &Subject) -> Option<Bytes> {
+        let value = match subject {
+            Subject::Service(id) => encode_service(&self.translator.service(id)?),
+            Subject::Endpoints(id) => encode_endpoints(&self.translator.endpoints(id)?),
+            Subject::Workload(id) => encode_workload(&self.translator.workload(id)?),
+            Subject::Address(_) | Subject::Host(_) => return None,
+        };
+        self.counters.count_encoded();
+        Some(value)
+    }
+
+    /// The present state of `subject`, encoded now if nobody subscribed to it before.
+    fn resource(&mut self, subject: &Subject, now: SystemTime) -> Option<Arc<Encoded>> {
+        if !self.resources.contains_key(subject) {
+            self.recompute(subject, now);
+        }
+        self.resources.get(subject).cloned()
+    }
+
+    /// Hands the state of `subject` to all its subscribers.
+    fn tell(&mut self, subject: &Subject, now: SystemTime) {
+        let resource = self.resources.get(subject).cloned();
+        let watchers: Vec<ConnectionId> = self.direct.get(subject).into_iter().flatten().copied().collect();
+        for id in watchers {
+            self.deliver(id, subject, resource.as_ref(), now);
+        }
+        let Subject::Service(service) = subject else { return };
+        let aliases: Vec<AliasKey> = self.meaning.get(service).into_iter().flatten().cloned().collect();
+        for key in aliases {
+            match &resource {
+                Some(_) => self.tell_alias(&key, now),
+                None => self.rename(&key, now),
+            }
+        }
+    }
+
+    /// Says to everybody who asks for an alias what it means now.
+    fn tell_alias(&mut self, key: &AliasKey, now: SystemTime) {
+        let Some(alias) = self.aliases.get(key) else { return };
+        let watchers: Vec<ConnectionId> = alias.watchers.iter().copied().collect();
+        let resource = alias.meaning.clone().and_then(|service| self.resource(&Subject::Service(service), now));
+        for id in watchers {
+            self.deliver(id, &key.subject, resource.as_ref(), now);
+        }
+    }
+
+    /// An alias may mean another service than before.
+    fn rename(&mut self, key: &AliasKey, now: SystemTime) {
+        let before = self.aliases.get(key).and_then(|alias| alias.meaning.clone());
+        if !self.resolve(key) {
+            return;
+        }
+        self.tell_alias(key, now);
+        if let Some(before) = before {
+            let watchers: Vec<ConnectionId> = self.aliases.get(key).into_iter().flat_map(|it| &it.watchers).copied().collect();
+            for id in watchers {
+                self.release(id, &before, now);
+            }
+            self.forget_unwatched(&Subject::Service(before));
+        }
+    }
+
+    /// Notes what an alias means now; whether that is another service than before.
+    fn resolve(&mut self, key: &AliasKey) -> bool {
+        let found = match (&key.subject, &key.namespace) {
+            (Subject::Address(address), _) => self.translator.find_address(*address),
+            (Subject::Host(host), Some(namespace)) => self.translator.find_host(host, namespace),
+            (Subject::Host(_) | Subject::Service(_) | Subject::Endpoints(_) | Subject::Workload(_), _) => None,
+        };
+        let found = found.filter(|id| self.translator.service(id).is_some());
+        let Some(alias) = self.aliases.get_mut(key) else { return false };
+        if alias.meaning == found {
+            return false;
+        }
+        let before = std::mem::replace(&mut alias.meaning, found.clone());
+        self.unlink(key, before.as_ref());
+        if let Some(service) = found {
+            self.meaning.entry(service).or_default().insert(key.clone());
+        }
+        true
+    }
+
+    fn unlink(&mut self, key: &AliasKey, service: Option<&ServiceId>) {
+        let Some(service) = service else { return };
+        if let Some(keys) = self.meaning.get_mut(service) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.meaning.remove(service);
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: ConnectionId, subject: &Subject, resource: Option<&Arc<Encoded>>, now: SystemTime) {
+        let Some(member) = self.members.get(&id) else { return };
+        let offered = member.outbox.with(|connection| connection.offer(subject, resource));
+        if offered == Offered::Queued {
+            self.wakes.insert(id);
+        }
+        if let Some(resource) = resource
+            && let Subject::Service(service) = resource.subject()
+            && offered != Offered::Unwanted
+        {
+            let acked = offered == Offered::Acked;
+            self.receipts.book(|ledger| ledger.subscribe(service, resource.version(), id, acked, now));
+        }
+    }
+
+    fn subscribe(&mut self, id: ConnectionId, subject: Subject, now: SystemTime) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.subjects.insert(subject.clone());
+        if !subject.is_alias() {
+            self.direct.entry(subject.clone()).or_default().insert(id);
+            if self.is_servable(&subject) {
+                let resource = self.resource(&subject, now);
+                self.deliver(id, &subject, resource.as_ref(), now);
+            }
+            return;
+        }
+        let Some(key) = self.alias_key(id, &subject) else { return };
+        self.aliases.entry(key.clone()).or_default().watchers.insert(id);
+        if !self.is_ready() {
+            return;
+        }
+        self.resolve(&key);
+        let meaning = self.aliases.get(&key).and_then(|alias| alias.meaning.clone());
+        let resource = meaning.and_then(|service| self.resource(&Subject::Service(service), now));
+        self.deliver(id, &subject, resource.as_ref(), now);
+    }
+
+    fn unsubscribe(&mut self, id: ConnectionId, subject: &Subject, now: SystemTime) {
+        let was_subscribed = self.members.get_mut(&id).is_some_and(|member| member.subjects.remove(subject));
+        if was_subscribed {
+            self.leave(id, subject, now);
+        }
+    }
+
+    /// Takes the connection out of the indexes of a subject that it has dropped.
+    fn leave(&mut self, id: ConnectionId, subject: &Subject, now: SystemTime) {
+        if !subject.is_alias() {
+            if let Some(watchers) = self.direct.get_mut(subject) {
+                watchers.remove(&id);
+                if watchers.is_empty() {
+                    self.direct.remove(subject);
+                }
+            }
+            if let Subject::Service(service) = subject {
+                self.release(id, service, now);
+            }
+            self.forget_unwatched(subject);
+            return;
+        }
+        let Some(key) = self.alias_key(id, subject) else { return };
+        let Some(alias) = self.aliases.get_mut(&key) else { return };
+        alias.watchers.remove(&id);
+        let meaning = alias.meaning.clone();
+        if alias.watchers.is_empty() {
+            self.aliases.remove(&key);
+            self.unlink(&key, meaning.as_ref());
+        }
+        if let Some(service) = meaning {
+            self.release(id, &service, now);
+            self.forget_unwatched(&Subject::Service(service));
+        }
+    }
+
+    /// Ends the connection's receipt for a service that none of its subscriptions means any more.
+    fn release(&self, id: ConnectionId, service: &ServiceId, now: SystemTime) {
+        let is_direct = self.direct.get(&Subject::Service(service.clone())).is_some_and(|watchers| watchers.contains(&id));
+        let mut aliases = self.meaning.get(service).into_iter().flatten();
+        let by_alias = aliases.any(|key| self.aliases.get(key).is_some_and(|alias| alias.watchers.contains(&id)));
+        if !is_direct && !by_alias {
+            self.receipts.book(|ledger| ledger.unsubscribe(service, id, now));
+        }
+    }
+
+    fn forget_unwatched(&mut self, subject: &Subject) {
+        if !self.is_subscribed(subject) {
+            self.resources.remove(subject);
+        }
+    }
+
+    fn answer(&self, id: ConnectionId, subject: &Subject, version: &Name, reason: Option<String>, now: SystemTime) {
+        let Subject::Service(service) = subject else { return };
+        let node = self.members.get(&id).and_then(|member| member.node.clone());
+        let refused = node.zip(reason);
+        if let Some((node, reason)) = &refused {
+            tracing::warn!(%node, %service, %reason, "a proxy refused a service's state");
+        }
+        self.receipts.book(|ledger| ledger.answer(service, version, id, refused, now));
+    }
+
+    fn alias_key(&self, id: ConnectionId, subject: &Subject) -> Option<AliasKey> {
+        let namespace = match subject {
+            Subject::Host(_) => Some(self.members.get(&id)?.node.as_ref()?.namespace.clone()),
+            Subject::Service(_) | Subject::Address(_) | Subject::Endpoints(_) | Subject::Workload(_) => None,
+        };
+        Some(AliasKey { subject: subject.clone(), namespace })
+    }
+}

@@ -1,0 +1,204 @@
+//! Publishing: from objects to what each proxy is told.
+//!
+//! One task owns the [`Translator`] and the index of subscriptions. Each event of the source is applied, the resources it
+//! touches that somebody subscribes to are computed and encoded once, and their bytes are put into the outboxes of the
+//! connections concerned. There is no timer: a connection that can write does so at once, and for one that cannot the latest
+//! state of each resource waits. Events that have piled up are applied together.
+//!
+//! Nothing is served before the first list of every required kind is in. Pods are not waited for, except by what needs them:
+//! the endpoints and workloads of services that list versions.
+//!
+//! Reading order: [`Publisher`], [`index`], [`outbox`], [`receipts`].
+
+mod index;
+pub mod counters;
+pub mod outbox;
+pub mod receipts;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use leno_translate::{Kind, Translator};
+use leno_xds::server::{Intake, Limits};
+use leno_xds::subject::Subject;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::counters::Counters;
+use self::index::Index;
+use self::outbox::Outbox;
+use self::receipts::Receipts;
+use crate::source::SourceEvent;
+
+/// Commands that wait for the publisher; streams that have more to say are not read meanwhile.
+const COMMANDS_MAX: usize = 1_024;
+/// Events or commands taken in together.
+const BATCH: usize = 128;
+
+/// What a cluster's proxies cannot be served without. Pods come later, see the module's documentation.
+pub const REQUIRED_OF_CLUSTER: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::MeshService, Kind::TrafficPolicy];
+
+/// Names one stream of one proxy; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+/// A handle on the publishing task. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    commands: mpsc::Sender<Command>,
+    ready: watch::Receiver<bool>,
+    receipts: Receipts,
+    counters: Arc<Counters>,
+    connections: Arc<AtomicU64>,
+}
+
+/// The publishing task has ended: the process is shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the controller is shutting down")]
+pub struct Stopped;
+
+enum Command {
+    Connect(ConnectionId, Arc<Outbox>),
+    Intake(ConnectionId, Vec<Intake>),
+    Disconnect(ConnectionId),
+    Query(Box<dyn FnOnce(&Translator) + Send>),
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(id, _) => f.debug_tuple("Connect").field(id).finish(),
+            Self::Intake(id, intake) => f.debug_tuple("Intake").field(id).field(intake).finish(),
+            Self::Disconnect(id) => f.debug_tuple("Disconnect").field(id).finish(),
+            Self::Query(_) => f.write_str("Query"),
+        }
+    }
+}
+
+/// The task itself; see [`Task::run`].
+#[derive(Debug)]
+pub struct Task {
+    index: Index,
+    events: mpsc::Receiver<SourceEvent>,
+    commands: mpsc::Receiver<Command>,
+    ready: watch::Sender<bool>,
+    counters: Arc<Counters>,
+}
+
+impl Publisher {
+    /// A publisher that is fed with `events` and serves once every kind of `required` was listed.
+    pub fn new(translator: Translator, required: impl IntoIterator<Item = Kind>, events: mpsc::Receiver<SourceEvent>) -> (Self, Task) {
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let required: BTreeSet<Kind> = required.into_iter().collect();
+        let (receipts, counters) = (Receipts::default(), Arc::new(Counters::default()));
+        let index = Index::new(translator, required, receipts.clone(), counters.clone());
+        let (ready, is_ready) = watch::channel(index.is_ready());
+        let task = Task { index, events, commands: inbox, ready, counters: counters.clone() };
+        (Self { commands, ready: is_ready, receipts, counters, connections: Arc::default() }, task)
+    }
+
+    /// Turns true once the first lists are in and proxies are served; never false again.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Which proxies run what.
+    pub fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Asks something of the objects as they are now, for example the report on one of them.
+    pub async fn query<R: Send + 'static>(&self, question: impl FnOnce(&Translator) -> R + Send + 'static) -> Result<R, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let ask = move |translator: &Translator| drop(answer.send(question(translator)));
+        self.send(Command::Query(Box::new(ask))).await?;
+        answered.await.ok().ok_or(Stopped)
+    }
+
+    /// A stream begins. It must end with [`Publisher::disconnect`].
+    pub(crate) async fn connect(&self, limits: Limits) -> Result<(ConnectionId, Arc<Outbox>), Stopped> {
+        let id = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
+        let outbox = Arc::new(Outbox::new(limits));
+        self.send(Command::Connect(id, outbox.clone())).await?;
+        Ok((id, outbox))
+    }
+
+    /// What a proxy said on its stream. That it took endpoints or its workload's state is nobody's concern.
+    pub(crate) async fn intake(&self, id: ConnectionId, mut intake: Vec<Intake>) -> Result<(), Stopped> {
+        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_), _)));
+        if intake.is_empty() { Ok(()) } else { self.send(Command::Intake(id, intake)).await }
+    }
+
+    /// A stream has ended.
+    pub(crate) async fn disconnect(&self, id: ConnectionId) {
+        let _stopped = self.send(Command::Disconnect(id)).await;
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.ok().ok_or(Stopped)
+    }
+}
+
+impl Task {
+    /// Publishes until `cancel`. A source that has ended leaves its last state in force.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let (mut events, mut commands) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                count = self.events.recv_many(&mut events, BATCH), if !self.events.is_closed() || !self.events.is_empty() => {
+                    if count > 0 {
+                        self.apply(&mut events);
+                    }
+                }
+                count = self.commands.recv_many(&mut commands, BATCH) => {
+                    if count == 0 {
+                        return; // Nobody holds a handle.
+                    }
+                    self.obey(&mut commands);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, events: &mut Vec<SourceEvent>) {
+        let began = Instant::now();
+        self.index.apply(events.drain(..), SystemTime::now());
+        let mut told = false;
+        for outbox in self.index.take_wakes() {
+            outbox.wake();
+            told = true;
+        }
+        if told {
+            self.counters.observe_delay(began.elapsed());
+        }
+        if self.index.is_ready() && !*self.ready.borrow() {
+            tracing::info!("the first lists are in: serving proxies");
+            self.ready.send_replace(true);
+        }
+    }
+
+    fn obey(&mut self, commands: &mut Vec<Command>) {
+        let now = SystemTime::now();
+        for command in commands.drain(..) {
+            match command {
+                Command::Connect(id, outbox) => self.index.connect(id, outbox),
+                Command::Intake(id, intake) => self.index.intake(id, intake, now),
+                Command::Disconnect(id) => self.index.disconnect(id, now),
+                Command::Query(question) => question(self.index.translator()),
+            }
+        }
+        self.index.take_wakes().for_each(|outbox| outbox.wake());
+    }
+}
