@@ -1,6 +1,6 @@
 //! Which replica writes status: the one that holds the Lease.
 //!
-//! [`Election::step`] decides from the Lease as it was read and a clock, without I/O; [`run`] reads and writes it. Another
+//! [`Election::step`] decides from the Lease as it was read and a clock, without I/O; [`Campaign`] reads and writes it. Another
 //! replica's clock is never trusted: a Lease counts as abandoned when this process has seen it unchanged for its duration.
 //! Two replicas may both believe to lead for a moment after a partition; writes of status are server-side applies of the
 //! same truth, so that does no harm.
@@ -79,41 +79,57 @@ impl Election {
     }
 }
 
-/// Takes part in the election of the Lease `namespace`/`name` until `cancel`, and gives the Lease back then.
-pub async fn run(client: Client, namespace: &str, name: &str, identity: &str, leading: watch::Sender<bool>, cancel: CancellationToken) {
-    let lease = LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned() };
-    let mut election = Election::new(identity, DURATION);
-    let mut renewed = Instant::now();
-    let campaign = async {
+/// One replica's part in the election.
+pub struct Campaign {
+    /// How the cluster is reached.
+    pub client: Client,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// Name of this replica.
+    pub identity: String,
+    /// Told whether this replica leads.
+    pub leading: watch::Sender<bool>,
+}
+
+impl Campaign {
+    /// Takes part until `cancel`, and gives the Lease back then.
+    pub async fn run(self, cancel: CancellationToken) {
+        let lease = LeaseApi { api: Api::namespaced(self.client.clone(), &self.namespace), name: self.name.clone() };
+        let _never: Option<()> = cancel.run_until_cancelled(self.stand(&lease)).await;
+        if self.leading.send_replace(false) {
+            lease.release(&self.identity).await;
+        }
+    }
+
+    async fn stand(&self, lease: &LeaseApi) {
+        let mut election = Election::new(&self.identity, DURATION);
+        let mut renewed = Instant::now();
         loop {
-            let round = tokio::time::timeout(RENEW, lease.round(&mut election)).await;
-            let led = match round {
+            let led = match tokio::time::timeout(RENEW, lease.round(&mut election)).await {
                 Ok(Ok(led)) => {
                     renewed = Instant::now();
                     led
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, lease = name, "cannot renew the Lease");
-                    still_leads(&leading, renewed)
+                    tracing::warn!(%error, lease = self.name, "cannot renew the Lease");
+                    self.still_leads(renewed)
                 }
-                Err(_elapsed) => still_leads(&leading, renewed),
+                Err(_elapsed) => self.still_leads(renewed),
             };
-            let changed = leading.send_if_modified(|leads| std::mem::replace(leads, led) != led);
+            let changed = self.leading.send_if_modified(|leads| std::mem::replace(leads, led) != led);
             if changed {
-                tracing::info!(leading = led, identity, "election");
+                tracing::info!(leading = led, identity = self.identity, "election");
             }
             tokio::time::sleep(RENEW).await;
         }
-    };
-    let _never: Option<()> = cancel.run_until_cancelled(campaign).await;
-    if leading.send_replace(false) {
-        lease.release(identity).await;
     }
-}
 
-/// Whether a leader that could not renew leads on: until the others may take over.
-fn still_leads(leading: &watch::Sender<bool>, renewed: Instant) -> bool {
-    *leading.borrow() && renewed.elapsed() < DURATION - RENEW
+    /// Whether a leader that could not renew leads on: until the others may take over.
+    fn still_leads(&self, renewed: Instant) -> bool {
+        *self.leading.borrow() && renewed.elapsed() < DURATION - RENEW
+    }
 }
 
 struct LeaseApi {

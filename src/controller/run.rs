@@ -1,12 +1,14 @@
-//! The controller process: wires sources, publishing, webhook, certificates and election, and ends them in order.
+//! The controller process: wires sources, publishing, webhook, certificates, election and status, and ends them in order.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use leno_translate::Translator;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -20,9 +22,14 @@ use crate::certificates::upkeep::{Upkeep, WebhookTrust};
 use crate::certificates::{Policy, renew};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::publish::{Publisher, REQUIRED_OF_CLUSTER};
 use crate::settings::{Certificates, LogFormat, NAME, SECRET, Settings, WEBHOOK};
+use crate::status::actual::Actual;
+use crate::status::desk::Desk;
+use crate::status::peers::{self, Reader};
+use crate::status::writer::Writer;
 use crate::webhook::Webhook;
-use crate::{health, leader, source, tls, webhook};
+use crate::{health, leader, source, stream, tls, webhook};
 
 /// Changes that wait to be translated; a source that is ahead by more waits.
 const EVENTS_MAX: usize = 1024;
@@ -33,43 +40,38 @@ const EVENTS_MAX: usize = 1024;
 /// When the cluster cannot be reached at start, a port cannot be had, or certificates cannot be made.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     log(&settings)?;
-    let cancel = CancellationToken::new();
     let client = client(&settings).await?;
-    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
-    let serving = certificates(&settings, client.clone()).await?;
-    let mut tasks = Tasks { set: JoinSet::new(), cancel: cancel.clone() };
-
-    serve_health(&settings, &health, &metrics, &mut tasks).await?;
-    if settings.certificates == Certificates::Memory {
-        health.certificates_are_ready();
-    } else {
-        tasks.spawn(keep_certificates(&settings, client.clone(), &serving, &health, &metrics));
-    }
-    if !settings.no_webhook {
-        serve_webhook(&settings, &serving, &metrics, &mut tasks).await?;
-    }
-    if !settings.no_status {
-        let (leading, _) = watch::channel(false);
-        let (settings, client, cancel) = (settings.clone(), client.clone(), cancel.clone());
-        tasks.set.spawn(async move {
-            leader::run(client, &settings.namespace, NAME, &settings.pod_name, leading, cancel).await;
-        });
-    }
-    let (events, mut receiver) = mpsc::channel(EVENTS_MAX);
-    tasks.set.spawn(source::kube::run(client, events, Arc::clone(&metrics), cancel.clone()));
-    let listed = Arc::clone(&health);
-    tasks.set.spawn(async move {
-        while receiver.recv().await.is_some() {
-            listed.lists_are_in();
-        }
-    });
+    let mut tasks = Tasks { set: JoinSet::new(), cancel: CancellationToken::new() };
+    let shared = start(settings, client, &mut tasks).await?;
 
     let reason = ended(&mut tasks).await?;
     tracing::info!(reason, "shutting down");
-    health.stops();
-    cancel.cancel();
+    shared.health.stops();
+    tasks.cancel.cancel();
     while tasks.set.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Starts every part.
+async fn start(settings: Settings, client: Client, tasks: &mut Tasks) -> anyhow::Result<Shared> {
+    let serving = certificates(&settings, client.clone()).await?;
+    let metrics = Arc::new(Metrics::default());
+    let actual = Arc::new(Actual::new(&settings.namespace, NAME));
+    let publisher = publish(&settings, client.clone(), &actual, &metrics, tasks);
+    let (desk, health) = (Arc::new(Desk::default()), Arc::new(Health::default()));
+    let shared = Shared { settings, client, serving, publisher, desk, actual, health, metrics };
+
+    serve_health(&shared, tasks).await?;
+    serve_proxies(&shared, tasks).await?;
+    serve_https(&shared, tasks).await?;
+    keep_certificates(&shared, tasks);
+    tasks.spawn(follow_lists(shared.publisher.clone(), Arc::clone(&shared.health)));
+    let (desk, receipts) = (Arc::clone(&shared.desk), shared.publisher.receipts().clone());
+    tasks.spawn(async move { desk.book(&receipts).await });
+    if !shared.settings.no_status {
+        write_status(&shared, tasks)?;
+    }
+    Ok(shared)
 }
 
 /// The parts that run beside each other.
@@ -138,39 +140,132 @@ async fn certificates(settings: &Settings, client: Client) -> anyhow::Result<Ser
     Ok(Serving::new(material)?)
 }
 
+/// What every part shares.
+#[derive(Clone)]
+struct Shared {
+    settings: Settings,
+    client: Client,
+    serving: Serving,
+    publisher: Publisher,
+    desk: Arc<Desk>,
+    actual: Arc<Actual>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+/// Watches the cluster and publishes what it says. The status writer's view of the cluster is kept on the way.
+fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> Publisher {
+    let (seen, mut from_source) = mpsc::channel(EVENTS_MAX);
+    let (events, to_publisher) = mpsc::channel(EVENTS_MAX);
+    let (publisher, task) = Publisher::new(Translator::new(&settings.cluster_domain), REQUIRED_OF_CLUSTER, to_publisher);
+    tasks.set.spawn(source::kube::run(client, seen, Arc::clone(metrics), tasks.cancel.clone()));
+    tasks.set.spawn(task.run(tasks.cancel.clone()));
+    let actual = Arc::clone(actual);
+    tasks.spawn(async move {
+        while let Some(event) = from_source.recv().await {
+            actual.see(&event);
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    publisher
+}
+
+/// Says when the first lists are in.
+async fn follow_lists(publisher: Publisher, health: Arc<Health>) {
+    if publisher.ready().wait_for(|ready| *ready).await.is_ok() {
+        health.lists_are_in();
+        tracing::info!("the first lists are in: serving proxies");
+    }
+    std::future::pending().await
+}
+
+/// Where the replicas agree on certificates.
 fn store(settings: &Settings, client: Client) -> Store {
     Store::new(client, &settings.namespace, SECRET, Policy::new(settings.names()))
 }
 
-fn keep_certificates(
-    settings: &Settings,
-    client: Client,
-    serving: &Serving,
-    health: &Arc<Health>,
-    metrics: &Arc<Metrics>,
-) -> impl Future<Output = std::convert::Infallible> + Send + 'static {
+/// Keeps the certificates of the Secret current; those in memory are as they are.
+fn keep_certificates(shared: &Shared, tasks: &mut Tasks) {
+    if shared.settings.certificates == Certificates::Memory {
+        return shared.health.certificates_are_ready();
+    }
     let upkeep = Upkeep {
-        store: store(settings, client.clone()),
-        serving: serving.clone(),
-        webhook: (!settings.no_webhook).then(|| WebhookTrust::new(client, WEBHOOK)),
-        health: Arc::clone(health),
-        metrics: Arc::clone(metrics),
+        store: store(&shared.settings, shared.client.clone()),
+        serving: shared.serving.clone(),
+        webhook: (!shared.settings.no_webhook).then(|| WebhookTrust::new(shared.client.clone(), WEBHOOK)),
+        health: Arc::clone(&shared.health),
+        metrics: Arc::clone(&shared.metrics),
     };
-    upkeep.run()
+    tasks.spawn(upkeep.run());
 }
 
-async fn serve_webhook(settings: &Settings, serving: &Serving, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let listener = listen(settings.webhook_listen).await?;
-    let webhook = Webhook { config: Arc::new(settings.injector()), serving: serving.clone(), metrics: Arc::clone(metrics) };
-    let server = serving.server_config(&["h2", "http/1.1"])?;
-    tasks.set.spawn(tls::serve(listener, server, webhook::router(webhook), tasks.cancel.clone()));
+/// Takes part in the election, and writes status while elected.
+fn write_status(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let (leading, is_leading) = watch::channel(false);
+    let election = leader::Campaign {
+        client: shared.client.clone(),
+        namespace: shared.settings.namespace.clone(),
+        name: NAME.to_owned(),
+        identity: shared.settings.pod_name.clone(),
+        leading,
+    };
+    tasks.set.spawn(election.run(tasks.cancel.clone()));
+    let reader = Reader {
+        desk: Arc::clone(&shared.desk),
+        serving: shared.serving.clone(),
+        server_name: ServerName::try_from(shared.settings.service_name()).context("--namespace")?,
+        port: shared.settings.webhook_listen.port(),
+        own: shared.settings.pod_ip,
+    };
+    tasks.spawn(reader.run(shared.actual.replicas(), is_leading.clone()));
+    let writer = Writer {
+        client: shared.client.clone(),
+        publisher: shared.publisher.clone(),
+        desk: Arc::clone(&shared.desk),
+        actual: Arc::clone(&shared.actual),
+        leading: is_leading,
+        metrics: Arc::clone(&shared.metrics),
+    };
+    tasks.spawn(writer.run());
     Ok(())
 }
 
-async fn serve_health(settings: &Settings, health: &Arc<Health>, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let listener = listen(settings.admin_listen).await?;
-    let metrics = Arc::clone(metrics);
-    let router = health::router(Arc::clone(health), Arc::new(move || metrics.render()));
+/// Serves the control stream.
+async fn serve_proxies(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let listener = listen(shared.settings.control_listen).await?;
+    let server = shared.serving.server_config(&["h2"])?;
+    let (publisher, cancel) = (shared.publisher.clone(), tasks.cancel.clone());
+    tasks.set.spawn(async move {
+        if let Err(error) = stream::serve(listener, Some(server), publisher, stream::Settings::default(), cancel).await {
+            tracing::error!(%error, "the control stream's listener failed");
+        }
+    });
+    Ok(())
+}
+
+/// Serves the webhook, and this replica's receipts to the others.
+async fn serve_https(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let listener = listen(shared.settings.webhook_listen).await?;
+    let webhook = Webhook {
+        config: Arc::new(shared.settings.injector()),
+        serving: shared.serving.clone(),
+        metrics: Arc::clone(&shared.metrics),
+    };
+    let router = peers::router(Arc::clone(&shared.desk), shared.serving.clone());
+    let router = if shared.settings.no_webhook { router } else { router.merge(webhook::router(webhook)) };
+    let server = shared.serving.server_config(&["h2", "http/1.1"])?;
+    tasks.set.spawn(tls::serve(listener, server, router, tasks.cancel.clone()));
+    Ok(())
+}
+
+/// Serves health and metrics.
+async fn serve_health(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let listener = listen(shared.settings.admin_listen).await?;
+    let (metrics, counters) = (Arc::clone(&shared.metrics), Arc::clone(shared.publisher.counters()));
+    let render = move || metrics.render() + &counters.render();
+    let router = health::router(Arc::clone(&shared.health), Arc::new(render));
     tasks.spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }
@@ -178,15 +273,11 @@ async fn serve_health(settings: &Settings, health: &Arc<Health>, metrics: &Arc<M
 /// Listens at `address`; where the machine has no IPv6, at the same port of IPv4.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = match TcpListener::bind(address).await {
-        Err(error) if address.is_ipv6() && error.raw_os_error() == Some(libc_eafnosupport()) => {
+        Err(error) if address == (Ipv6Addr::UNSPECIFIED, address.port()).into() => {
+            tracing::debug!(%error, %address, "listening on IPv4 alone");
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         other => other,
     };
     listener.with_context(|| format!("cannot listen at {address}"))
-}
-
-/// `EAFNOSUPPORT` on Linux: "Address family not supported by protocol".
-const fn libc_eafnosupport() -> i32 {
-    97
 }
