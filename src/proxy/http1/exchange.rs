@@ -473,7 +473,7 @@ type ResponseRead = (Response, Keep, Buffer, Buffer);
 
 /// Reads the response's head and patches it; interim responses go to the client as they come.
 async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buffers>) -> Result<ResponseRead, Broken> {
-    io.readable().await.map_err(|_| Broken::BeforeFirstByte)?;
+    io.readable().await.map_err(|_reset| Broken::BeforeFirstByte)?;
     let mut inbox = buffers.take();
     let mut out = buffers.take();
     let mut is_first = true;

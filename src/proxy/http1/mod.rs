@@ -17,6 +17,8 @@ pub mod head;
 mod record;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::time::Duration;
