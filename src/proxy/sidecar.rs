@@ -17,7 +17,7 @@ use crate::listen::Accept;
 use crate::worker::Settings;
 
 /// What `leno-proxy` prints when it is called wrongly.
-const USAGE: &str = "usage: leno-proxy        carry the pod's traffic, configured by LENO_… variables
+const USAGE: &str = "usage: leno-proxy run    carry the pod's traffic, configured by LENO_… variables
        leno-proxy init   program the redirect rules of this network namespace, then end";
 
 /// Runs the process named by `arguments` (without the program's name).
@@ -26,7 +26,7 @@ pub fn main(arguments: &[String]) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("LENO_LOG={filter:?} is no log filter: write info, debug or leno_proxy=debug"))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
     match arguments {
-        [] => run(&Environment::read(std::env::vars())?),
+        [command] if command == "run" => run(&Environment::read(std::env::vars())?),
         [command] if command == "init" => Ok(init::apply(&Redirect::from_env(std::env::vars())?)?),
         _ => anyhow::bail!("{USAGE}"),
     }
