@@ -1,0 +1,425 @@
+//! Scenarios: each folder of `tests/scenarios` shows one behaviour from the manifests to the decisions.
+//!
+//! A folder holds `manifests.yaml` (objects, applied in order; the same object again is an update) and `requests.yaml`. From these
+//! follow `model.yaml` (services, endpoints, workloads), `resources.yaml` (what the control stream carries), `decisions.yaml`
+//! (where each request goes, and why) and `reports.yaml` (what people are told). `UPDATE_SCENARIOS=1 cargo test --test scenarios`
+//! writes them anew; the difference is for a reviewer to read.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+use leno_api as api;
+use leno_core::endpoints::EndpointsId;
+use leno_core::matching::{Match, Mismatch, PathMatch, ValueMatch};
+use leno_core::names::{ServiceId, WorkloadId, split_authority};
+use leno_core::request::{Caller, RequestHead, split_target};
+use leno_core::route::{Backend, Decision, Rule, Target, Trace, decide, decide_connection};
+use leno_core::service::Service;
+use leno_translate::{Change, Object, Report, Translator};
+use leno_xds::{decode, encode};
+use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
+
+/// One line of `requests.yaml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// What it shows.
+    name: String,
+    /// The caller, NAMESPACE/NAME.
+    #[serde(default = "web")]
+    from: String,
+    /// `METHOD http://host[:port]/path?query`, or `CONNECT host:port` for bytes that are not looked at.
+    request: String,
+    /// The address it was sent to, when not to a name that the mesh is asked for.
+    to: Option<SocketAddr>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    /// How many draws to judge, from 0 on: the shares of the destinations are counted.
+    #[serde(default = "once")]
+    draws: u64,
+}
+
+fn web() -> String {
+    "shop/web".to_owned()
+}
+
+fn once() -> u64 {
+    1
+}
+
+#[test]
+fn every_scenario_gives_what_its_folder_says() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut folders: Vec<PathBuf> = fs::read_dir(&root)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    ensure!(folders.len() >= 18, "only {} scenarios were found in {}", folders.len(), root.display());
+    let mut different = Vec::new();
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for difference in run(&folder).with_context(|| format!("scenario {name}"))? {
+            different.push(format!("{name}/{difference}"));
+        }
+    }
+    ensure!(different.is_empty(), "{}\nIf this is what you want: UPDATE_SCENARIOS=1 cargo test --test scenarios", different.join("\n"));
+    Ok(())
+}
+
+/// Runs one scenario; gives its files that say something else.
+fn run(folder: &Path) -> Result<Vec<String>> {
+    let mut translator = Translator::new("cluster.local");
+    let mut workloads = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(&fs::read_to_string(folder.join("manifests.yaml"))?) {
+        let object = object(Value::deserialize(document)?)?;
+        if let Object::Pod(_) | Object::Workload(_) = object {
+            let key = object.key();
+            workloads.push(WorkloadId::new(key.namespace, key.name));
+        }
+        translator.apply(Change::Apply(object));
+    }
+    let model = Model::of(&translator, workloads);
+    let requests: Vec<Request> = serde_yaml::from_str(&fs::read_to_string(folder.join("requests.yaml"))?)?;
+    let decisions: Vec<Judged> = requests.iter().map(|it| judge(&translator, it).context(it.name.clone())).collect::<Result<_>>()?;
+    let reports: BTreeMap<String, ReportText> =
+        translator.reported().filter_map(|key| Some((key.to_string(), report(&translator.report(&key)?)))).collect();
+    let mut different = Vec::new();
+    different.extend(compare(&folder.join("model.yaml"), &model.text())?);
+    different.extend(compare(&folder.join("resources.yaml"), &model.resources()?)?);
+    different.extend(compare(&folder.join("decisions.yaml"), &decisions)?);
+    different.extend(compare(&folder.join("reports.yaml"), &reports)?);
+    Ok(different)
+}
+
+/// Holds `value` against the file at `path`, or writes it there.
+fn compare(path: &Path, value: &impl Serialize) -> Result<Option<String>> {
+    let text = serde_yaml::to_string(value)?;
+    if env::var_os("UPDATE_SCENARIOS").is_some() {
+        fs::write(path, text)?;
+        return Ok(None);
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let known = fs::read_to_string(path).with_context(|| format!("{file} is missing: write it with UPDATE_SCENARIOS=1"))?;
+    if known == text {
+        return Ok(None);
+    }
+    let (mut old, mut new) = (known.lines(), text.lines());
+    let mut line = 0;
+    loop {
+        line += 1;
+        match (old.next(), new.next()) {
+            (old, new) if old == new => (),
+            (old, new) => return Ok(Some(format!("{file}:{line}\n  - {}\n  + {}", old.unwrap_or("(end)"), new.unwrap_or("(end)")))),
+        }
+    }
+}
+
+fn object(document: Value) -> Result<Object> {
+    let kind = document.get("kind").and_then(Value::as_str).context("a document without kind")?.to_owned();
+    Ok(match kind.as_str() {
+        "Service" => Object::Service(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
+        "EndpointSlice" => Object::EndpointSlice(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
+        "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
+        "MeshService" => Object::MeshService(serde_yaml::from_value(document)?),
+        "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(document)?),
+        "Workload" => Object::Workload(serde_yaml::from_value(document)?),
+        _ => bail!("there is no kind {kind}"),
+    })
+}
+
+// The model, and the resources that carry it.
+
+struct Model {
+    services: Vec<Service>,
+    endpoints: Vec<leno_core::endpoints::Endpoints>,
+    workloads: Vec<leno_core::workload::Workload>,
+}
+
+#[derive(Serialize)]
+struct ModelText {
+    services: BTreeMap<String, ServiceText>,
+    endpoints: BTreeMap<String, Vec<String>>,
+    workloads: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct ServiceText {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    vips: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
+    ports: Vec<String>,
+    balancer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RuleText>,
+}
+
+#[derive(Serialize)]
+struct RuleText {
+    name: String,
+    matches: Vec<String>,
+    destinations: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ResourceText {
+    name: String,
+    version: String,
+    bytes: usize,
+}
+
+impl Model {
+    fn of(translator: &Translator, mut workloads: Vec<WorkloadId>) -> Self {
+        workloads.sort();
+        workloads.dedup();
+        let services: Vec<Service> = translator.services().filter_map(|id| translator.service(id)).collect();
+        let ports = services.iter().flat_map(|service| service.ports.iter().map(|port| EndpointsId::new(service.id.clone(), port.port)));
+        let endpoints = ports.filter_map(|id| translator.endpoints(&id)).collect();
+        let workloads = workloads.iter().filter_map(|id| translator.workload(id)).collect();
+        Self { services, endpoints, workloads }
+    }
+
+    fn text(&self) -> ModelText {
+        let endpoints = self.endpoints.iter().map(|endpoints| {
+            let line = |it: &leno_core::endpoints::Endpoint| format!("{} {} [{}]", it.address, or_dash(&it.workload), it.versions.join(", "));
+            (endpoints.id.to_string(), endpoints.endpoints.iter().map(line).collect())
+        });
+        let workloads = self.workloads.iter().map(|workload| {
+            let line = |it: &leno_core::workload::InboundPort| {
+                format!("{} {:?} for {} {}", it.port, it.protocol, it.service, or_dash(it.version.as_deref().unwrap_or_default()))
+            };
+            (workload.id.to_string(), workload.inbound.iter().map(line).collect())
+        });
+        ModelText {
+            services: self.services.iter().map(|service| (service.id.to_string(), service_text(service))).collect(),
+            endpoints: endpoints.collect(),
+            workloads: workloads.collect(),
+        }
+    }
+
+    /// What the control stream carries; each is read back and held against the model.
+    fn resources(&self) -> Result<Vec<ResourceText>> {
+        let mut resources = Vec::new();
+        for service in &self.services {
+            let bytes = encode::encode_service(service);
+            same(service, &decode::decode_service(&bytes)?)?;
+            resources.push(resource(format!("Service {}", service.id), &bytes));
+        }
+        for endpoints in &self.endpoints {
+            let bytes = encode::encode_endpoints(endpoints);
+            same(endpoints, &decode::decode_endpoints(&bytes)?)?;
+            resources.push(resource(format!("Endpoints {}", endpoints.id), &bytes));
+        }
+        for workload in &self.workloads {
+            let bytes = encode::encode_workload(workload);
+            same(workload, &decode::decode_workload(&bytes)?)?;
+            resources.push(resource(format!("Workload {}", workload.id), &bytes));
+        }
+        Ok(resources)
+    }
+}
+
+fn same<T: PartialEq + Debug>(sent: &T, received: &T) -> Result<()> {
+    ensure!(sent == received, "the control stream changes {sent:?}\ninto {received:?}");
+    Ok(())
+}
+
+fn resource(name: String, bytes: &[u8]) -> ResourceText {
+    ResourceText { name, version: encode::version(bytes).to_string(), bytes: bytes.len() }
+}
+
+fn service_text(service: &Service) -> ServiceText {
+    ServiceText {
+        vips: service.vips.iter().map(ToString::to_string).collect(),
+        hosts: service.hosts.iter().map(ToString::to_string).collect(),
+        ports: service.ports.iter().map(|port| format!("{} {:?}", port.port, port.protocol)).collect(),
+        balancer: service.balancer.to_string(),
+        policy: service.routes.policy().map(ToString::to_string),
+        timeout: service.routes.timeout().map(|it| format!("{it:?}")),
+        routes: service.routes.rules().iter().map(rule_text).collect(),
+    }
+}
+
+fn rule_text(rule: &Rule) -> RuleText {
+    let destinations = rule.destinations.iter().map(|destination| {
+        let weight = destination.weight.get();
+        match &destination.target {
+            Target::Version(version) => format!("{weight} to version {version}"),
+            Target::Service { service, port: None } => format!("{weight} to service {service}"),
+            Target::Service { service, port: Some(port) } => format!("{weight} to service {service}:{port}"),
+            Target::Missing(what) => format!("{weight} to nobody: no {what}"),
+        }
+    });
+    RuleText {
+        name: rule.name.to_string(),
+        matches: rule.matches.iter().map(match_text).collect(),
+        destinations: destinations.collect(),
+        timeout: rule.timeout.map(|it| format!("{it:?}")),
+    }
+}
+
+fn match_text(conditions: &Match) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    texts.extend(conditions.path.as_ref().map(path_text));
+    texts.extend(conditions.method.as_ref().map(|method| format!("method {method}")));
+    texts.extend(conditions.headers.iter().map(|it| format!("header {} {}", it.name, value_text(&it.value))));
+    texts.extend(conditions.query.iter().map(|it| format!("query {} {}", it.name, value_text(&it.value))));
+    if texts.is_empty() { "everything".to_owned() } else { texts.join(" and ") }
+}
+
+fn path_text(path: &PathMatch) -> String {
+    match path {
+        PathMatch::Exact(path) => format!("path = {path}"),
+        PathMatch::Prefix(prefix) => format!("path under {prefix}"),
+        PathMatch::Regex(pattern) => format!("path ~ {}", pattern.source()),
+    }
+}
+
+fn value_text(value: &ValueMatch) -> String {
+    match value {
+        ValueMatch::Exact(value) => format!("= {value}"),
+        ValueMatch::Regex(pattern) => format!("~ {}", pattern.source()),
+        ValueMatch::Present(true) => "is there".to_owned(),
+        ValueMatch::Present(false) => "is not there".to_owned(),
+    }
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+// Decisions.
+
+#[derive(Serialize)]
+struct Judged {
+    name: String,
+    request: String,
+    service: String,
+    /// Every match that was judged, most specific first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    judged: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    /// Draws by where they lead.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    backends: BTreeMap<String, u64>,
+}
+
+/// Writes down what was judged.
+#[derive(Default)]
+struct Recorder(Vec<String>);
+
+impl<'t> Trace<'t> for Recorder {
+    fn judged(&mut self, rule: &'t Rule, index: usize, outcome: Result<(), Mismatch<'t>>) {
+        let outcome = match outcome {
+            Ok(()) => "yes".to_owned(),
+            Err(Mismatch::Path(path)) => format!("no: {}", path_text(path)),
+            Err(Mismatch::Method(method)) => format!("no: method {method}"),
+            Err(Mismatch::Header(field)) => format!("no: header {} {}", field.name, value_text(&field.value)),
+            Err(Mismatch::Query(field)) => format!("no: query {} {}", field.name, value_text(&field.value)),
+        };
+        self.0.push(format!("{}[{index}] {outcome}", rule.name));
+    }
+}
+
+fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
+    let (method, url) = request.request.split_once(' ').context("write the request as METHOD URL")?;
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (authority, target) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let (host, port) = split_authority(authority).context("the URL has no host")?;
+    let port = request.to.map_or(port.unwrap_or(80), |to| to.port());
+    let from: WorkloadId = request.from.parse()?;
+    let id = match request.to {
+        Some(address) => translator.find_address(address),
+        None => translator.find_host(host, &from.namespace),
+    };
+    let mut judged = Judged {
+        name: request.name.clone(),
+        request: format!("{} from {}", request.request, request.from),
+        service: "none: passes through".to_owned(),
+        judged: Vec::new(),
+        rule: None,
+        timeout: None,
+        backends: BTreeMap::new(),
+    };
+    let Some(service) = id.and_then(|id| translator.service(&id)) else { return Ok(judged) };
+    judged.service = format!("{}:{port}", service.id);
+    if service.port(port).is_none() {
+        judged.service.push_str(" is no port of it");
+        return Ok(judged);
+    }
+    let (path, query) = split_target(target);
+    let headers: Vec<(String, String)> = request.headers.clone().into_iter().collect();
+    let caller = Caller { namespace: Some(from.namespace), identity: None };
+    let head = RequestHead { method, path, query, authority, headers: &headers, caller: &caller };
+    for draw in 0..request.draws {
+        let mut recorder = Recorder::default();
+        let decision = if method == "CONNECT" {
+            Decision { rule: None, backend: decide_connection(&service, port), timeout: None }
+        } else {
+            decide(&service, port, &head, draw, &mut recorder)
+        };
+        *judged.backends.entry(backend(translator, &decision.backend)).or_default() += 1;
+        judged.rule = decision.rule.map(|rule| rule.name.to_string());
+        judged.timeout = decision.timeout.map(|it| format!("{it:?}"));
+        judged.judged = recorder.0;
+    }
+    Ok(judged)
+}
+
+fn backend(translator: &Translator, backend: &Backend<'_>) -> String {
+    match backend {
+        Backend::Missing(what) => format!("500: there is no {what}"),
+        Backend::NoWeight => "500: no destination has weight".to_owned(),
+        Backend::Endpoints { service, port, version } => {
+            let id = EndpointsId::new(ServiceId::clone(service), *port);
+            let endpoints = translator.endpoints(&id).map(|it| it.endpoints).unwrap_or_default();
+            let serving = endpoints.iter().filter(|it| it.serves(version.map(|version| &**version))).map(|it| it.address.to_string());
+            let serving = serving.collect::<Vec<_>>().join(", ");
+            let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+            let serving = if serving.is_empty() { "503, no endpoint".to_owned() } else { serving };
+            format!("{id}{version}: {serving}")
+        }
+    }
+}
+
+// Reports.
+
+#[derive(Serialize)]
+struct ReportText {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoints: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<String, usize>,
+    conditions: Vec<String>,
+}
+
+fn report(report: &Report) -> ReportText {
+    let conditions = report.conditions.iter().map(|it| {
+        let holds = if it.holds { "True" } else { "False" };
+        format!("{}={holds} {}: {}", it.kind, it.reason, it.message)
+    });
+    ReportText {
+        generation: report.generation,
+        service: report.service.as_ref().map(ToString::to_string),
+        endpoints: report.endpoints.map(|it| format!("{} of {} ready", it.ready, it.total)),
+        versions: report.versions.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
+        conditions: conditions.collect(),
+    }
+}
