@@ -176,7 +176,6 @@ fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &
 async fn follow_lists(publisher: Publisher, health: Arc<Health>) {
     if publisher.ready().wait_for(|ready| *ready).await.is_ok() {
         health.lists_are_in();
-        tracing::info!("the first lists are in: serving proxies");
     }
     std::future::pending().await
 }

@@ -163,6 +163,7 @@ impl Settings {
             proxy_image: proxy.proxy_image,
             image_pull_policy: proxy.proxy_image_pull_policy,
             control_address,
+            cluster_domain: self.cluster_domain.clone(),
             control_ca: String::new(),
             defaults: inject::Settings {
                 cpu_request: proxy.proxy_cpu_request,

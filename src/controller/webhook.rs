@@ -165,6 +165,7 @@ mod tests {
             proxy_image: "leno-proxy".into(),
             image_pull_policy: None,
             control_address: "leno-controller.leno-system.svc:15110".into(),
+            cluster_domain: "cluster.local".into(),
             control_ca: String::new(),
             defaults: Settings::default(),
         };

@@ -65,6 +65,7 @@ fn proxy_env(pod: &Pod, settings: &Settings, config: &Config) -> Vec<Value> {
         field("LENO_POD_IP", "status.podIP"),
         field("LENO_POD_IPS", "status.podIPs"),
         var("LENO_WORKLOAD", workload::name(pod)),
+        var("LENO_CLUSTER_DOMAIN", &config.cluster_domain),
         var("LENO_CONTROL_ADDRESS", &config.control_address),
         var("LENO_CONTROL_CA", &config.control_ca),
     ];

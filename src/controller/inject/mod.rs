@@ -40,6 +40,8 @@ pub struct Config {
     pub image_pull_policy: Option<String>,
     /// `host:port` of the control stream.
     pub control_address: String,
+    /// Domain of the cluster's DNS.
+    pub cluster_domain: String,
     /// Certificates (PEM) by which the proxy trusts the controller.
     pub control_ca: String,
     /// What a pod without annotations gets.

@@ -9,6 +9,7 @@ fn config() -> Config {
         proxy_image: "leno-proxy:1".into(),
         image_pull_policy: Some("IfNotPresent".into()),
         control_address: "leno-controller.leno-system.svc:15110".into(),
+        cluster_domain: "cluster.local".into(),
         control_ca: "PEM".into(),
         defaults: Settings { cpu_request: Some("10m".into()), log_level: Some("info".into()), ..Settings::default() },
     }
