@@ -254,6 +254,10 @@ class Namespace:
         query = f"?container={container}" + (f"&tailLines={tail}" if tail else "")
         return self.api.request("GET", path_of("Pod", self.name, pod, "log") + query)
 
+    def follow_log(self, pod, container):
+        """The lines of a container's log, until it ends."""
+        return self.api.stream(path_of("Pod", self.name, pod, "log") + f"?container={container}&follow=true")
+
     def metrics(self, pod, port=15120):
         """The metrics page of a pod's sidecar, fetched by the API server."""
         return self.api.request("GET", path_of("Pod", self.name, f"{pod}:{port}", "proxy/metrics"))

@@ -5,6 +5,8 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +21,15 @@ func runLoad(args []string) error {
 	number := flags.Int("n", 0, "requests in all, instead of a duration")
 	workers := flags.Int("c", 64, "requests in flight at most")
 	mark := flags.String("mark", "", "mark requests MARK-1, MARK-2, …: servers log marked requests, so doubles show")
+	stdin := flags.Bool("stdin", false, "until standard input ends, instead of a duration")
 	urls, err := parse(flags, args, 1)
-	if err != nil || (*number > 0) == (*duration > 0) || *workers < 1 || *rate < 0 {
+	ends := 0 // exactly one of the three says when
+	for _, given := range []bool{*number > 0, *duration > 0, *stdin} {
+		if given {
+			ends++
+		}
+	}
+	if err != nil || ends != 1 || *workers < 1 || *rate < 0 {
 		return errUsage
 	}
 	request.url = urls[0]
@@ -40,15 +49,29 @@ func runLoad(args []string) error {
 			}
 		})
 	}
-	schedule(due, *rate, *duration, *number)
+	stop := terminated()
+	if *stdin {
+		stop = inputEnded()
+	}
+	schedule(due, *rate, *duration, *number, stop)
 	close(due)
 	running.Wait()
 	return counts.print()
 }
 
-// schedule hands out the time of each request until the number, the duration or a SIGTERM ends it.
-func schedule(due chan<- time.Time, rate float64, duration time.Duration, number int) {
-	started, stop := time.Now(), terminated()
+// inputEnded is closed when standard input ends: the caller of `kubectl exec -i` has no other way to end a client.
+func inputEnded() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	return ended
+}
+
+// schedule hands out the time of each request until the number, the duration or `stop` ends it.
+func schedule(due chan<- time.Time, rate float64, duration time.Duration, number int, stop <-chan struct{}) {
+	started := time.Now()
 	for i := 0; number == 0 || i < number; i++ {
 		at := time.Now()
 		if rate > 0 {

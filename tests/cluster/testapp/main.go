@@ -27,7 +27,7 @@ var commands = map[string]command{
 	"tcp-server-first": {"[-port 7000] [-version v1]: sends a banner, then echoes lines", runTCPServer},
 	"webhook":          {"[-port 8443] [-tls DIR]: an admission webhook that annotates pods", runWebhook},
 	"get":              {"URL [-n 1] [-H k:v] [-method M] [-body B] [-h2] [-new-conn] [-print]: one after another", runGet},
-	"load":             {"URL [-rate 100] [-duration D | -n N] [-c 64] [-H k:v] [-method M] [-h2] [-mark M]: steady open-loop load", runLoad},
+	"load":             {"URL [-rate 100] [-duration D | -n N | -stdin] [-c 64] [-H k:v] [-method M] [-h2] [-mark M]: steady open-loop load", runLoad},
 	"http-wait":        {"URL [-status 200] [-for 60s]: until the status is seen", runHTTPWait},
 	"grpc-client":      {"TARGET [-n 1] [-H k:v] [-hold D]: every kind of call, -n times; one stream held for D", runGRPCClient},
 	"tcp-client":       {"TARGET [-n 1] [-hold D]: connects, reads the banner, checks an echo", runTCPClient},

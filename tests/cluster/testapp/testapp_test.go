@@ -53,7 +53,7 @@ func TestLoadChargesAStallToEveryRequestItDelayed(t *testing.T) {
 	request := requestFlags{url: testServer(t).URL + "/delay?ms=50", method: http.MethodGet, timeout: time.Minute}
 	due, counts := make(chan time.Time), newCounts()
 	go func() {
-		schedule(due, 1000, 0, 4)
+		schedule(due, 1000, 0, 4, nil)
 		close(due)
 	}()
 	client := request.client(1)
