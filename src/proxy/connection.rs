@@ -17,6 +17,7 @@ use crate::control::Alias;
 use crate::detect::{Verdict, detect};
 use crate::directory::{EndpointState, ServiceState};
 use crate::http1;
+use crate::http2;
 use crate::io::Io;
 use crate::listen::Accept;
 use crate::original_dst::original_destination;
@@ -229,9 +230,8 @@ async fn http1(connection: Connection) {
     Box::pin(http1::serve(connection)).await;
 }
 
-/// The seam for HTTP/2: until it is carried stream by stream, the connection is carried as it is.
 async fn http2(connection: Connection) {
-    opaque(connection, None).await;
+    Box::pin(http2::serve(connection)).await;
 }
 
 /// The other end of an opaque connection.

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod drain;
 pub mod environment;
 pub mod http1;
+pub mod http2;
 pub mod init;
 pub mod io;
 pub mod listen;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use crate::http2::upstream::Upstreams;
 use crate::io::Io;
 
 /// One address that requests are sent to.
@@ -19,6 +20,7 @@ pub struct Peer {
     address: SocketAddr,
     in_flight: Cell<u32>,
     resting: RefCell<Vec<Resting>>,
+    pub(crate) http2: Upstreams,
 }
 
 struct Resting {
@@ -57,7 +59,7 @@ impl Peers {
         if let Some(peer) = peers.get(&address).and_then(Weak::upgrade) {
             return peer;
         }
-        let peer = Rc::new(Peer { address, in_flight: Cell::new(0), resting: RefCell::default() });
+        let peer = Rc::new(Peer { address, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
         peers.insert(address, Rc::downgrade(&peer));
         peer
     }

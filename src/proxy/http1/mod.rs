@@ -14,7 +14,7 @@ mod exchange;
 mod explicit;
 pub mod flow;
 pub mod head;
-mod record;
+pub(crate) mod record;
 pub mod request;
 pub mod response;
 #[cfg(test)]

@@ -11,13 +11,13 @@ use crate::telemetry::{Destination, RequestRecord, Spoken};
 
 /// `x-request-id` of a request: the client's own, or one that was made.
 #[derive(Clone, Copy)]
-pub(super) enum RequestId {
+pub(crate) enum RequestId {
     Sent(Span),
     Made([u8; 36]),
 }
 
 impl RequestId {
-    pub(super) fn text<'a>(&'a self, bytes: &'a [u8]) -> &'a str {
+    pub(crate) fn text<'a>(&'a self, bytes: &'a [u8]) -> &'a str {
         match self {
             Self::Sent(span) => span.text(bytes),
             Self::Made(id) => std::str::from_utf8(id).unwrap_or_default(),
@@ -25,7 +25,7 @@ impl RequestId {
     }
 
     /// A random UUID (RFC 9562, version 4).
-    pub(super) fn make(draws: [u64; 2]) -> Self {
+    pub(crate) fn make(draws: [u64; 2]) -> Self {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&draws[0].to_be_bytes());
         bytes[8..].copy_from_slice(&draws[1].to_be_bytes());

@@ -1,0 +1,218 @@
+//! One direction of an exchange: data and trailers from one stream to another, at the pace of the receiver.
+
+use std::mem;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::head::strip;
+
+/// What has been sent is kept up to this much, so that it can be sent again elsewhere.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// A body on its way. A plain state machine, so that it can go on after its receiver was exchanged.
+pub(super) struct Flow {
+    from: RecvStream,
+    /// What was read and is to be sent next.
+    next: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+    /// Whether all of it was read.
+    is_read: bool,
+    is_done: bool,
+    /// Read, and not yet given back to the sender's window.
+    owed: usize,
+    replay: Replay,
+    /// Body bytes read so far.
+    pub(super) bytes: u64,
+    /// `grpc-status` of the trailers.
+    pub(super) grpc_status: Option<u16>,
+}
+
+/// What was sent already.
+enum Replay {
+    /// Is not kept.
+    No,
+    /// Is kept: all of it, in order, and how much of it the present receiver has.
+    Kept { sent: Vec<Bytes>, bytes: usize, place: usize },
+}
+
+/// Why a flow stopped.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The sender broke off.
+    Sender(h2::Error),
+    /// The receiver takes no more.
+    Receiver(h2::Error),
+}
+
+impl Flow {
+    /// A body that can be sent again while it is short.
+    pub(super) fn replayable(from: RecvStream) -> Self {
+        Self::new(from, Replay::Kept { sent: Vec::new(), bytes: 0, place: 0 })
+    }
+
+    /// A body that is sent once.
+    pub(super) fn once(from: RecvStream) -> Self {
+        Self::new(from, Replay::No)
+    }
+
+    fn new(from: RecvStream, replay: Replay) -> Self {
+        let is_read = from.is_end_stream();
+        Self { from, next: None, trailers: None, is_read, is_done: false, owed: 0, replay, bytes: 0, grpc_status: None }
+    }
+
+    /// Whether nothing follows the head.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_read && self.bytes == 0 && self.trailers.is_none()
+    }
+
+    /// Whether the receiver has all of it.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Nothing needs to be sent: the head said it all.
+    pub(super) fn skip(&mut self) {
+        self.is_done = true;
+    }
+
+    /// Everything is to be sent once more, to another receiver. `false`: it was not kept.
+    pub(super) fn rewind(&mut self) -> bool {
+        match &mut self.replay {
+            Replay::Kept { place, .. } => {
+                *place = 0;
+                self.is_done = false;
+                true
+            }
+            Replay::No => false,
+        }
+    }
+
+    /// Carries what is there to `to`. Reads only when everything read before was taken.
+    pub(super) fn poll(&mut self, to: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        while !self.is_done {
+            if self.has_more_to_send() {
+                ready!(self.poll_send(to, cx))?;
+            } else if self.is_read {
+                self.end(to).map_err(Stopped::Receiver)?;
+            } else if self.poll_read(cx).map_err(Stopped::Sender)?.is_pending() {
+                // Nothing to send: only a reset can come from the receiver.
+                return match to.poll_reset(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(reason)) => Poll::Ready(Err(Stopped::Receiver(reason.into()))),
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(Stopped::Receiver(error))),
+                };
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// It is not to be sent again: what was kept for that is let go.
+    pub(super) fn settle(&mut self) {
+        if matches!(&self.replay, Replay::Kept { sent, place, .. } if *place == sent.len()) {
+            self.replay = Replay::No;
+        }
+    }
+
+    fn has_more_to_send(&self) -> bool {
+        self.next.is_some() || matches!(&self.replay, Replay::Kept { sent, place, .. } if *place < sent.len())
+    }
+
+    /// Sends one piece, as soon as the receiver's window has room.
+    fn poll_send(&mut self, to: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        let replayed = match &self.replay {
+            Replay::Kept { sent, place, .. } => sent.get(*place),
+            Replay::No => None,
+        };
+        let Some(piece) = replayed.or(self.next.as_ref()) else { return Poll::Ready(Ok(())) };
+        if !piece.is_empty() {
+            // One byte is claimed, not the piece: a claim that waits keeps the connection's window from other streams.
+            to.reserve_capacity(1);
+            while to.capacity() == 0 {
+                match ready!(to.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
+                    None => return Poll::Ready(Err(Stopped::Receiver(reset_of(to, cx)))),
+                }
+            }
+        }
+        let piece = self.take_piece();
+        self.is_done = self.is_read && self.trailers.is_none() && !self.has_more_to_send();
+        to.send_data(piece, self.is_done).map_err(Stopped::Receiver)?;
+        self.give_back();
+        Poll::Ready(Ok(()))
+    }
+
+    /// The piece to be sent now; it is kept where there is room.
+    fn take_piece(&mut self) -> Bytes {
+        match &mut self.replay {
+            Replay::No => self.next.take().unwrap_or_default(),
+            Replay::Kept { sent, place, .. } if *place < sent.len() => {
+                *place += 1;
+                sent[*place - 1].clone()
+            }
+            Replay::Kept { sent, bytes, place } => {
+                let piece = self.next.take().unwrap_or_default();
+                *bytes += piece.len();
+                if *bytes <= REPLAY_BYTES_MAX {
+                    sent.push(piece.clone());
+                    *place += 1;
+                } else {
+                    self.replay = Replay::No;
+                }
+                piece
+            }
+        }
+    }
+
+    /// The sender may send as much again as was taken.
+    fn give_back(&mut self) {
+        let owed = mem::take(&mut self.owed);
+        if owed > 0 && self.from.flow_control().release_capacity(owed).is_err() {
+            tracing::debug!("the sender is gone while its last bytes are sent");
+        }
+    }
+
+    /// Ends the receiver's stream after the last piece.
+    fn end(&mut self, to: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+        self.is_done = true;
+        match (&self.trailers, &self.replay) {
+            (Some(trailers), Replay::Kept { .. }) => to.send_trailers(trailers.clone()),
+            (Some(_), Replay::No) => to.send_trailers(self.trailers.take().unwrap_or_default()),
+            (None, _) => to.send_data(Bytes::new(), true),
+        }
+    }
+
+    /// Reads one piece, or the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        match ready!(self.from.poll_data(cx)) {
+            Some(piece) => {
+                let piece = piece?;
+                self.bytes += piece.len() as u64;
+                self.owed += piece.len();
+                self.is_read = self.from.is_end_stream();
+                self.next = Some(piece);
+            }
+            None => {
+                if let Some(mut trailers) = ready!(self.from.poll_trailers(cx))? {
+                    self.grpc_status = super::head::grpc_status(&trailers);
+                    strip(&mut trailers);
+                    self.trailers = Some(trailers);
+                }
+                self.is_read = true;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Why a stream takes nothing any more.
+fn reset_of(to: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> h2::Error {
+    match to.poll_reset(cx) {
+        Poll::Ready(Ok(reason)) => reason.into(),
+        Poll::Ready(Err(error)) => error,
+        Poll::Pending => h2::Reason::INTERNAL_ERROR.into(),
+    }
+}

@@ -1,0 +1,95 @@
+//! HTTP/2 with prior knowledge: one connection, stream by stream, each request routed on its own.
+//!
+//! Reading order: [`serve`], [`exchange`] (the life of one request), [`head`] (what it says, and what is sent on),
+//! [`flow`] (bodies and trailers, both ways), [`upstream`] (connections to endpoints), [`answer`] (what the proxy says
+//! itself, in gRPC's terms where gRPC is spoken).
+//!
+//! Built on the `h2` crate itself: a reset keeps its code, interim responses pass, and a request costs one task.
+//!
+//! Invariants: bytes are given back to the sender's window only when the receiver's window had room for them; a request
+//! is sent again only when no app can have seen it, or when seeing it twice does no harm.
+
+mod answer;
+mod exchange;
+mod flow;
+mod head;
+mod rewind;
+pub(crate) mod upstream;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::server::Builder;
+use http::HeaderValue;
+
+use crate::connection::{Connection, Side};
+use crate::worker::Context;
+use rewind::Rewind;
+
+/// What a stream may send before it is read: enough for 1 MiB at any latency inside a cluster.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What all streams of a connection may send before they are read.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What may wait in a stream to be written, beyond what the receiver's window allows.
+const SEND_BUFFER_MAX: usize = 256 * 1024;
+/// Bytes a head may have, as HTTP/1 allows.
+const HEADER_LIST_MAX: u32 = 64 * 1024;
+/// Requests a client may have open on one connection.
+const STREAMS_MAX: u32 = 1000;
+
+/// What the requests of one connection share.
+struct Client {
+    peer: SocketAddr,
+    side: Side,
+    context: Rc<Context>,
+    /// The peer's address as a value of `x-forwarded-for`.
+    address: HeaderValue,
+}
+
+/// Serves requests until the connection ends. From the beginning of draining on, none is accepted any more
+/// (GOAWAY), and those that run are finished.
+pub(crate) async fn serve(connection: Connection) {
+    let Connection { io, peer, side, first, context, since: _ } = connection;
+    let client = Rc::new(Client { peer, side, address: head::address_value(peer.ip()), context });
+    let handshake = server().handshake::<_, Bytes>(Rewind::new(io, first));
+    let mut streams = match Box::pin(handshake).await {
+        Ok(streams) => streams,
+        Err(error) => {
+            tracing::debug!(%error, %peer, "the client's HTTP/2 preface is broken");
+            return;
+        }
+    };
+    let mut is_ending = false;
+    loop {
+        let next = poll_fn(|cx| streams.poll_accept(cx));
+        let accepted = if is_ending { Some(next.await) } else { client.context.draining.or_else(next).await };
+        match accepted {
+            None => {
+                is_ending = true;
+                streams.graceful_shutdown();
+            }
+            Some(Some(Ok((request, respond)))) => {
+                tokio::task::spawn_local(exchange::run(Rc::clone(&client), request, respond));
+            }
+            Some(Some(Err(error))) => {
+                tracing::debug!(%error, %peer, "an HTTP/2 connection broke");
+                return;
+            }
+            Some(None) => return,
+        }
+    }
+}
+
+fn server() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .enable_connect_protocol();
+    builder
+}

@@ -1,0 +1,151 @@
+//! Connections to one peer: one carries many requests, another is opened when the peer allows no more on it.
+//!
+//! They belong to the [`Peer`]: when nobody holds it any more (its endpoint is gone), they close after their last stream.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::{Rc, Weak};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::Request;
+use tokio::sync::Mutex;
+
+use super::rewind::Rewind;
+use super::{CONNECTION_WINDOW, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
+use crate::connection::dial_peer;
+use crate::pool::Peer;
+
+/// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
+const LINKS_MAX: usize = 16;
+/// Requests sent before the peer has said how many it allows (RFC 9113 section 6.5.2 recommends at least 100).
+const FIRST_STREAMS_MAX: usize = 100;
+
+/// A peer's HTTP/2 connections.
+#[derive(Default)]
+pub(crate) struct Upstreams {
+    links: RefCell<Vec<Rc<Link>>>,
+    /// Held by the one request that dials for all.
+    dialling: Mutex<()>,
+    /// Dials that failed, so that those who waited for one do not dial again in a row.
+    failures: Cell<u64>,
+}
+
+struct Link {
+    requests: SendRequest<Bytes>,
+    streams: Cell<usize>,
+    is_closed: Cell<bool>,
+}
+
+/// One request's place on a connection.
+pub(super) struct Lease(Rc<Link>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+impl Lease {
+    fn new(link: &Rc<Link>) -> Self {
+        link.streams.set(link.streams.get() + 1);
+        Self(Rc::clone(link))
+    }
+
+    /// Sends a request's head. `ends` says that nothing follows it.
+    pub(super) fn send(&self, request: Request<()>, ends: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        self.0.requests.clone().send_request(request, ends)
+    }
+
+    /// Whether the peer takes requests that change the protocol (RFC 8441).
+    pub(super) fn allows_protocols(&self) -> bool {
+        self.0.requests.is_extended_connect_protocol_enabled()
+    }
+}
+
+impl Link {
+    /// Whether it takes new requests: neither closed nor told to go away.
+    fn is_usable(&self) -> bool {
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        // A handle that has sent nothing never waits: the answer is there at once.
+        !self.is_closed.get() && matches!(self.requests.clone().poll_ready(&mut cx), Poll::Ready(Ok(())))
+    }
+
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.requests.current_max_send_streams()
+    }
+}
+
+impl Upstreams {
+    /// A place on a connection to `peer`, which these are the connections of; dials where there is none.
+    pub(super) async fn lease(&self, peer: &Peer, connect_timeout: Duration) -> io::Result<Lease> {
+        if let Some(lease) = self.existing() {
+            return Ok(lease);
+        }
+        let failures = self.failures.get();
+        let _dialling = self.dialling.lock().await;
+        if let Some(lease) = self.existing() {
+            return Ok(lease);
+        }
+        if self.failures.get() != failures {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        match Box::pin(open(peer, connect_timeout)).await {
+            Ok(link) => {
+                let lease = Lease::new(&link);
+                self.links.borrow_mut().push(link);
+                Ok(lease)
+            }
+            Err(error) => {
+                self.failures.set(failures.wrapping_add(1));
+                Err(error)
+            }
+        }
+    }
+
+    /// A place on a connection that is there; the least busy one where all are full and there may be no more.
+    fn existing(&self) -> Option<Lease> {
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| link.is_usable());
+        if let Some(link) = links.iter().find(|link| link.has_room()) {
+            return Some(Lease::new(link));
+        }
+        if links.len() < LINKS_MAX {
+            return None;
+        }
+        links.iter().min_by_key(|link| link.streams.get()).map(Lease::new)
+    }
+}
+
+/// Opens a connection; a task of its own drives it.
+async fn open(peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
+    let io = dial_peer(peer, connect_timeout).await?;
+    let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
+    let (requests, connection) = handshake.map_err(io::Error::other)?;
+    let link = Rc::new(Link { requests, streams: Cell::new(0), is_closed: Cell::new(false) });
+    let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, %address, "a connection to an endpoint broke");
+        }
+        if let Some(link) = weak.upgrade() {
+            link.is_closed.set(true);
+        }
+    });
+    Ok(link)
+}
+
+fn client() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
+        .initial_max_send_streams(FIRST_STREAMS_MAX)
+        .enable_push(false);
+    builder
+}
