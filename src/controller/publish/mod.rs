@@ -16,7 +16,7 @@ pub mod outbox;
 pub mod receipts;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -153,11 +153,15 @@ impl Ledger {
         if account.version.as_ref() == version {
             return;
         }
+        self.dirty.services.insert(service.clone());
+        if version.is_none() {
+            self.services.remove(service);
+            return;
+        }
         account.version = version.cloned();
         account.proxies.values_mut().for_each(|standing| *standing = Standing::Pending);
         account.current = 0;
         account.settle(now);
-        self.dirty.services.insert(service.clone());
     }
 
     /// A proxy subscribes to the service; `acked` when it is known to run `version` already.
