@@ -28,6 +28,9 @@ impl Namespace {
         let accepted = if object.problems.is_empty() {
             match &other {
                 Some(other) => conflicted("MeshService", &self.name, other, &id),
+                None if self.mesh_service(&mesh.service).is_none() => {
+                    holds(ACCEPTED, reason::ACCEPTED, format!("Good, and without effect while Service {id} is not in the mesh."))
+                }
                 None => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.")),
             }
         } else {
@@ -145,7 +148,8 @@ fn invalid<T>(object: &Tracked<T>, in_force: bool) -> Condition {
 
 fn conflicted(kind: &str, namespace: &str, other: &str, service: &ServiceId) -> Condition {
     let message = format!(
-        "{kind} {namespace}/{other} is for Service {service} too and is older, so it alone is in force. Merge the two, or delete one."
+        "{kind} {namespace}/{other} is for Service {service} too and comes first (the older, else the first by name), so it alone is in \
+         force. Merge the two, or delete one."
     );
     fails(ACCEPTED, reason::CONFLICTED, message)
 }

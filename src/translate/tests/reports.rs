@@ -40,7 +40,7 @@ spec: {service: payment, versions: [{name: v9, labels: {x: y}}]}
     let mut translator = translator(&[PAYMENT, younger, VERSIONS]);
     let report = translator.report(&key(Kind::MeshService, "a-second")).unwrap();
     assert_eq!(outcome(&report), "Accepted=False Conflicted; ResolvedRefs=True ResolvedRefs");
-    assert!(report.conditions[0].message.starts_with("MeshService shop/payment is for Service shop/payment too and is older"));
+    assert!(report.conditions[0].message.starts_with("MeshService shop/payment is for Service shop/payment too and comes first"));
     assert_eq!((report.endpoints, report.versions), (None, vec![]));
     let touched = translator.apply(Change::Delete(key(Kind::MeshService, "payment")));
     assert!(touched.reports.contains(&key(Kind::MeshService, "a-second")) && touched.services.contains(&service_id("payment")));
