@@ -222,7 +222,7 @@ fn unknown(path: &str, name: &str, known: Option<&Map<String, Value>>) -> String
 }
 
 /// Edit distance (Levenshtein), letters compared without case.
-fn distance(left: &str, right: &str) -> usize {
+pub fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.to_ascii_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (index, letter) in left.to_ascii_lowercase().chars().enumerate() {

@@ -1,1 +1,55 @@
-//! leno-cli.
+//! Commands for people: `leno up`, `leno explain`, `leno crds`.
+//!
+//! Each command is a module: its arguments, a pure middle that tests call directly, and a thin shell that reads and prints.
+
+pub mod crds;
+pub mod explain;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Leno, a service mesh: on this machine from a folder of manifests, or on a Kubernetes cluster.
+#[derive(Debug, Parser)]
+#[command(name = "leno", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what happens to one request, step by step, and why
+    Explain(explain::Arguments),
+    /// Print the definitions of MeshService and TrafficPolicy, for kubectl apply
+    Crds,
+}
+
+/// Exit code of a command that could not do its work.
+const FAILED: u8 = 2;
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let mut out = io::stdout().lock();
+    let done = match command {
+        Command::Explain(arguments) => explain::run(&arguments, &mut out),
+        Command::Crds => crds::run(&mut out).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(FAILED)
+    })
+}
+
+/// Prints an error and what caused it. A reader that has gone (`leno crds | head`) is none.
+fn report(error: &anyhow::Error) {
+    let broken_pipe = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if !broken_pipe {
+        #[expect(clippy::print_stderr, reason = "a command speaks to people")]
+        {
+            eprintln!("leno: {error:#}");
+        }
+    }
+}

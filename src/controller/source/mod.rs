@@ -1,5 +1,6 @@
-//! Where objects come from: a cluster ([`kube`]) or a folder of manifests. Both yield the same events.
+//! Where objects come from: a cluster ([`kube`]) or a folder of manifests ([`folder`]). Both yield the same events.
 
+pub mod folder;
 pub mod kube;
 mod watchable;
 

@@ -1,0 +1,395 @@
+//! The answer: what the decision function says about one request, with its trace.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use leno_core::endpoints::EndpointsId;
+use leno_core::matching::Mismatch;
+use leno_core::names::ServiceId;
+use leno_core::request::RequestHead;
+use leno_core::route::{self, Backend, Decision, Rule, Trace};
+use leno_core::service::{Protocol, Service};
+use leno_translate::Translator;
+use serde::Serialize;
+
+use super::question::{Question, Scheme};
+use super::similar::similar;
+use super::words;
+
+/// What happens to a request, and why. Its JSON form is what `-o json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The request.
+    pub request: Asked,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The service it is for; none when it passes through untouched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Found>,
+    /// The policy in force, `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Every match that was judged, most specific first, up to the one that holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Judged>,
+    /// The route that holds; none when the service's own endpoints take the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Where the request may go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
+    /// How long it may take; none is unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Timeout>,
+    /// How one endpoint is chosen among many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<String>,
+    /// What else there is to know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The request as it was asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Its method.
+    pub method: String,
+    /// Its URL.
+    pub url: String,
+    /// Who sends it, `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// An endpoint takes it.
+    Routed,
+    /// It is no concern of the mesh.
+    PassesThrough,
+    /// No endpoint can take it, or not for every draw.
+    Refused,
+}
+
+/// The service that a request is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// `namespace/name`.
+    pub name: String,
+    /// How it was found, in words.
+    pub found_by: String,
+    /// Its port.
+    pub port: u16,
+    /// What is spoken there, in words.
+    pub protocol: String,
+}
+
+/// One match that was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judged {
+    /// Name of its route.
+    pub route: String,
+    /// Its place among the matches of the route, from 1; 0 when the route has none and so holds for every request.
+    #[serde(rename = "match")]
+    pub place: usize,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// One place where the request may go.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// Its share of such requests.
+    pub percent: f64,
+    /// What it is, in words: `version v1`, `service shop/other, port 80`.
+    pub name: String,
+    /// Whether `--draw` falls on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<bool>,
+    /// Who may take the request.
+    pub endpoints: Vec<Candidate>,
+    /// What the proxy answers itself, when nobody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// One endpoint that may take the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The pod or process behind it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub workload: String,
+    /// The versions it belongs to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+}
+
+/// How long a request may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeout {
+    /// The time, such as `5s`.
+    pub after: String,
+    /// Who says so, in words.
+    pub set_by: String,
+}
+
+/// Keeps what is judged, in words.
+struct Recorder<'q> {
+    request: RequestHead<'q>,
+    judged: Vec<Judged>,
+}
+
+impl<'t> Trace<'t> for Recorder<'_> {
+    fn judged(&mut self, rule: &'t Rule, index: usize, outcome: Result<(), Mismatch<'t>>) {
+        let why = outcome.err().map(|mismatch| words::why(mismatch, &self.request));
+        let place = if rule.matches.is_empty() { 0 } else { index + 1 };
+        self.judged.push(Judged { route: rule.name.to_string(), place, holds: why.is_none(), why });
+    }
+}
+
+/// Explains one request by the model that `translator` holds.
+pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) -> Explanation {
+    let asked = Asked { method: question.method.clone(), url: question.url.clone(), from: question.from.as_ref().map(ToString::to_string) };
+    let empty = Explanation {
+        request: asked,
+        outcome: Outcome::PassesThrough,
+        service: None,
+        policy: None,
+        judged: Vec::new(),
+        route: None,
+        destinations: Vec::new(),
+        timeout: None,
+        balancer: None,
+        notes: Vec::new(),
+    };
+    match find(translator, question) {
+        Err(notes) => Explanation { notes, ..empty },
+        Ok((service, found)) => Answer { translator, question, service: &service, draw }.explain(found, empty),
+    }
+}
+
+/// The service that the URL means, or why there is none.
+fn find(translator: &Translator, question: &Question) -> Result<(Service, Found), Vec<String>> {
+    let (id, found_by) = match question.host.parse::<IpAddr>() {
+        Ok(ip) => (at_address(translator, ip, question.port)?, format!("its virtual address {ip}")),
+        Err(_no_address) => (by_host(translator, question)?, format!("the host name {}", question.host)),
+    };
+    let service = translator.service(&id).ok_or_else(|| vec![format!("{id} is not in the mesh")])?;
+    let Some(port) = service.port(question.port) else {
+        let ports: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
+        return Err(vec![format!("{id} has no port {}: it has {}", question.port, listed(&ports))]);
+    };
+    let found = Found { name: id.to_string(), found_by, port: port.port, protocol: protocol_words(port.protocol).to_owned() };
+    Ok((service, found))
+}
+
+fn at_address(translator: &Translator, ip: IpAddr, port: u16) -> Result<ServiceId, Vec<String>> {
+    translator.find_address(SocketAddr::new(ip, port)).ok_or_else(|| {
+        let service = translator.services().filter_map(|id| translator.service(id)).find(|service| service.vips.contains(&ip));
+        vec![match service {
+            Some(service) => {
+                let ports: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
+                format!("{ip} is a virtual address of {}, which has no port {port}: it has {}", service.id, listed(&ports))
+            }
+            None => format!("{ip} is no virtual address of a service"),
+        }]
+    })
+}
+
+fn by_host(translator: &Translator, question: &Question) -> Result<ServiceId, Vec<String>> {
+    translator.find_host(&question.host, question.namespace()).ok_or_else(|| {
+        let mut notes = vec![format!("no service is called {} from namespace {}", question.host, question.namespace())];
+        let near: Vec<_> = similar(&question.host, translator.services()).iter().map(|id| format!("{} ({}.{})", id, id.name, id.namespace)).collect();
+        let all: Vec<_> = translator.services().map(ToString::to_string).collect();
+        notes.push(match (near.is_empty(), all.len()) {
+            (false, _) => format!("there is {}", listed(&near)),
+            (true, 0) => "there are no services at all".to_owned(),
+            (true, count @ 1..=10) => format!("there {} {}", if count == 1 { "is" } else { "are" }, listed(&all)),
+            (true, count) => format!("there are {count} services, none of a similar name"),
+        });
+        notes
+    })
+}
+
+struct Answer<'a> {
+    translator: &'a Translator,
+    question: &'a Question,
+    service: &'a Service,
+    draw: Option<u64>,
+}
+
+impl Answer<'_> {
+    fn explain(&self, found: Found, empty: Explanation) -> Explanation {
+        let balancer = Some(self.service.balancer.to_string());
+        let policy = self.service.routes.policy().map(ToString::to_string);
+        let base = Explanation { service: Some(found), balancer, policy, notes: self.reports(), ..empty };
+        let explanation = match self.unread() {
+            Some(note) => self.connection(base, note),
+            None => self.request(base),
+        };
+        let refused = explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
+        Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, ..explanation }
+    }
+
+    fn port(&self) -> u16 {
+        self.question.port
+    }
+
+    /// Why the bytes are carried without being looked at, if they are.
+    fn unread(&self) -> Option<String> {
+        let protocol = self.service.port(self.port()).map_or(Protocol::Detect, |port| port.protocol);
+        match (protocol, self.question.scheme) {
+            (Protocol::Tcp | Protocol::Tls, _) => Some(format!(
+                "the port is declared {}, so the connection is carried as it is: no route is judged",
+                protocol_words(protocol)
+            )),
+            (_, Scheme::Https) => Some("the app speaks TLS of its own, so the connection is carried as it is: no route is judged".to_owned()),
+            (Protocol::Detect, Scheme::Tcp) => Some("bytes that are no HTTP are carried as they are: no route is judged".to_owned()),
+            (Protocol::Detect | Protocol::Http | Protocol::Http2 | Protocol::Grpc, _) => None,
+        }
+    }
+
+    fn connection(&self, base: Explanation, note: String) -> Explanation {
+        let backend = route::decide_connection(self.service, self.port());
+        let own = self.destination(backend, "the service's own endpoints".into(), 100.0, None);
+        let mut notes = vec![note];
+        notes.extend(base.notes);
+        Explanation { destinations: vec![own], notes, ..base }
+    }
+
+    fn request(&self, base: Explanation) -> Explanation {
+        let question = self.question;
+        let caller = question.caller();
+        let head = RequestHead {
+            method: &question.method,
+            path: &question.path,
+            query: &question.query,
+            authority: &question.authority,
+            headers: &question.headers,
+            caller: &caller,
+        };
+        let mut recorder = Recorder { request: head, judged: Vec::new() };
+        let decision = route::decide(self.service, self.port(), &head, self.draw.unwrap_or(0), &mut recorder);
+        let destinations = self.destinations(&decision, |draw| {
+            let mut unheard = Recorder { request: head, judged: Vec::new() };
+            route::decide(self.service, self.port(), &head, draw, &mut unheard).backend
+        });
+        let timeout = decision.timeout.map(|after| self.timeout(after, decision.rule));
+        let route = decision.rule.map(|rule| rule.name.to_string());
+        Explanation { judged: recorder.judged, route, destinations, timeout, ..base }
+    }
+
+    /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.
+    fn destinations<'t>(&self, decision: &Decision<'t>, decide: impl Fn(u64) -> Backend<'t>) -> Vec<Destination> {
+        let Some(rule) = decision.rule.filter(|rule| !rule.destinations.is_empty()) else {
+            return vec![self.destination(decision.backend, "the service's own endpoints".into(), 100.0, None)];
+        };
+        let weight = |place: usize| u64::from(rule.destinations[place].weight.get());
+        let total: u64 = (0..rule.destinations.len()).map(weight).sum();
+        if total == 0 {
+            return vec![self.destination(decision.backend, "nobody: every destination has weight 0".into(), 100.0, None)];
+        }
+        let mut destinations = Vec::new();
+        let mut first = 0;
+        for (place, destination) in rule.destinations.iter().enumerate() {
+            let share = weight(place);
+            let name = self.target_words(&destination.target);
+            let drawn = self.draw.map(|draw| (first..first + share).contains(&(draw % total)));
+            #[expect(clippy::cast_precision_loss, reason = "weights are below 2^53")]
+            let percent = share as f64 * 100.0 / total as f64;
+            if share == 0 {
+                destinations.push(Destination { percent, name, drawn, endpoints: Vec::new(), answer: None });
+            } else {
+                destinations.push(self.destination(decide(first), name, percent, drawn));
+            }
+            first += share;
+        }
+        destinations
+    }
+
+    fn destination(&self, backend: Backend<'_>, name: String, percent: f64, drawn: Option<bool>) -> Destination {
+        let (endpoints, answer) = match backend {
+            Backend::Missing(_) => (Vec::new(), Some("500: the destination does not exist".to_owned())),
+            Backend::NoWeight => (Vec::new(), Some("500: no destination may receive it".to_owned())),
+            Backend::Endpoints { service, port, version } => {
+                let all = self.translator.endpoints(&EndpointsId::new(service.clone(), port));
+                let all = all.map(|it| it.endpoints).unwrap_or_default();
+                let serving = all.iter().filter(|it| it.serves(version.map(|version| &**version)));
+                let candidates: Vec<_> = serving.map(candidate).collect();
+                let answer = candidates.is_empty().then(|| "503: it has no endpoint that is ready".to_owned());
+                (candidates, answer)
+            }
+        };
+        Destination { percent, name, drawn, endpoints, answer }
+    }
+
+    fn target_words(&self, target: &route::Target) -> String {
+        match target {
+            route::Target::Version(version) => format!("version {version}"),
+            route::Target::Service { service, port } => format!("service {service}, port {}", port.unwrap_or(self.port())),
+            route::Target::Missing(what) => format!("{what}, which does not exist"),
+        }
+    }
+
+    fn timeout(&self, after: Duration, rule: Option<&Rule>) -> Timeout {
+        let set_by = match (rule.filter(|rule| rule.timeout.is_some()), self.service.routes.policy()) {
+            (Some(rule), _) => format!("route {}", rule.name),
+            (None, Some(policy)) => format!("policy {policy}"),
+            (None, None) => "the service".to_owned(),
+        };
+        Timeout { after: format!("{after:?}"), set_by }
+    }
+
+    /// What is said about objects that are for this service and are not, or not wholly, in force.
+    fn reports(&self) -> Vec<String> {
+        let reported = self.translator.reported().filter_map(|key| Some((self.translator.report(&key)?, key)));
+        let own = reported.filter(|(report, _)| report.service.as_ref() == Some(&self.service.id));
+        let failing = own.flat_map(|(report, key)| {
+            let failing = report.conditions.into_iter().filter(|condition| !condition.holds);
+            failing.map(move |condition| format!("{key}: {}=False ({}): {}", condition.kind, condition.reason, condition.message))
+        });
+        failing.collect()
+    }
+}
+
+fn candidate(endpoint: &leno_core::endpoints::Endpoint) -> Candidate {
+    Candidate {
+        address: endpoint.address,
+        workload: endpoint.workload.to_string(),
+        versions: endpoint.versions.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn protocol_words(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Detect => "detected by the first bytes",
+        Protocol::Http => "HTTP",
+        Protocol::Http2 => "HTTP2",
+        Protocol::Grpc => "GRPC",
+        Protocol::Tls => "TLS",
+        Protocol::Tcp => "TCP",
+    }
+}
+
+/// `a, b and c`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}

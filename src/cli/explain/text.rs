@@ -1,0 +1,102 @@
+//! An explanation as text.
+
+use std::fmt;
+
+use super::answer::{Candidate, Destination, Explanation, Judged, Outcome};
+
+/// Endpoints that are listed for one destination; the rest is counted.
+const ENDPOINTS_MAX: usize = 10;
+
+/// Displays an explanation, one step after the other.
+pub struct Text<'e>(pub &'e Explanation);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let it = self.0;
+        write!(f, "{} {}", it.request.method, it.request.url)?;
+        if let Some(from) = &it.request.from {
+            write!(f, " from {from}")?;
+        }
+        writeln!(f, "\n")?;
+        match &it.service {
+            None => writeln!(f, "service       none: the mesh does not touch it, it goes where the network takes it")?,
+            Some(service) => {
+                writeln!(f, "service       {}, found by {}", service.name, service.found_by)?;
+                writeln!(f, "port          {}, protocol {}", service.port, service.protocol)?;
+                writeln!(f, "policy        {}", it.policy.as_deref().unwrap_or("none: the defaults hold"))?;
+                steps(it, f)?;
+            }
+        }
+        for note in &it.notes {
+            writeln!(f, "note          {note}")?;
+        }
+        Ok(())
+    }
+}
+
+fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, judged) in it.judged.iter().enumerate() {
+        let label = if index == 0 { "judged" } else { "" };
+        writeln!(f, "{label:<14}{}", judged_words(judged))?;
+    }
+    match (&it.route, it.judged.is_empty()) {
+        (Some(route), _) => writeln!(f, "route         {route}")?,
+        (None, false) => writeln!(f, "route         none matches: the service's own endpoints take it")?,
+        (None, true) => {}
+    }
+    for destination in &it.destinations {
+        destination_lines(destination, f)?;
+    }
+    match &it.timeout {
+        Some(timeout) => writeln!(f, "timeout       {}, set by {}; then 504", timeout.after, timeout.set_by)?,
+        None => writeln!(f, "timeout       none")?,
+    }
+    if let Some(balancer) = &it.balancer {
+        writeln!(f, "balancer      {balancer}")?;
+    }
+    match it.outcome {
+        Outcome::Routed => writeln!(f, "outcome       an endpoint takes it"),
+        Outcome::Refused => writeln!(f, "outcome       not every such request is taken by an endpoint, see above"),
+        Outcome::PassesThrough => Ok(()),
+    }
+}
+
+fn judged_words(judged: &Judged) -> String {
+    let Judged { route, place, .. } = judged;
+    match (place, &judged.why) {
+        (0, _) => format!("holds         {route}, which is for every request"),
+        (place, None) => format!("holds         {route}, match {place}"),
+        (place, Some(why)) => format!("does not hold {route}, match {place}: {why}"),
+    }
+}
+
+fn destination_lines(destination: &Destination, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Destination { percent, name, drawn, endpoints, answer } = destination;
+    let percent = format!("{percent:.2}");
+    let percent = percent.trim_end_matches('0').trim_end_matches('.');
+    let drawn = if *drawn == Some(true) { "  <- drawn" } else { "" };
+    write!(f, "{:<14}{percent:>6} %  {name}", "destination")?;
+    match answer {
+        Some(answer) => writeln!(f, ": {answer}{drawn}")?,
+        None => writeln!(f, "{drawn}")?,
+    }
+    for candidate in endpoints.iter().take(ENDPOINTS_MAX) {
+        writeln!(f, "{:<25}{}", "", candidate_words(candidate))?;
+    }
+    match endpoints.len().checked_sub(ENDPOINTS_MAX) {
+        Some(more @ 1..) => writeln!(f, "{:<25}and {more} more", ""),
+        Some(0) | None => Ok(()),
+    }
+}
+
+fn candidate_words(candidate: &Candidate) -> String {
+    let mut words = candidate.address.to_string();
+    if !candidate.workload.is_empty() {
+        words.push(' ');
+        words.push_str(&candidate.workload);
+    }
+    if !candidate.versions.is_empty() {
+        words.push_str(&format!(" ({})", candidate.versions.join(", ")));
+    }
+    words
+}
