@@ -1,6 +1,7 @@
 """Every protocol an app may speak, and everybody it may speak to, through sidecars that nobody told the app of."""
 
 import json
+import time
 
 import pytest
 
@@ -19,12 +20,16 @@ def APPS():
         )
         for version in ("v1", "v2")
     ]
-    declared = {"port": 7001, "targetPort": 7000, "appProtocol": "kubernetes.io/tcp"}
+    greeter = apps.container("tcp-server-first", "-version", "v1", readinessProbe=apps.tcp_probe(7000))
     redis = apps.container("--save", "", "--protected-mode", "no", "--dir", "/tmp", image="leno/redis:1", readinessProbe=apps.tcp_probe(6379))
     return [
         *echo,
-        apps.service("echo", (9000, 9000), (7000, 7000), declared),
+        apps.service("echo", (9000, 9000), (7000, 7000)),
         apps.mesh_service("echo", "v1", "v2", ports=[{"port": 9000, "protocol": "GRPC"}, {"port": 7000, "protocol": "TCP"}]),
+        apps.workload("Deployment", "greeter", greeter),
+        apps.service("greeter", {"port": 7000, "targetPort": 7000, "appProtocol": "tcp"}),
+        apps.workload("Deployment", "silent", greeter),
+        apps.service("silent", (7000, 7000)),
         apps.server("http", replicas=2),
         apps.service("http", ipFamilyPolicy="PreferDualStack"),
         apps.workload("StatefulSet", "db", *one_of_a_set(), replicas=2, serviceName="db", podManagementPolicy="Parallel"),
@@ -77,10 +82,22 @@ def test_websockets_pass(shop):
     assert shop.count("web", "ws-client", "http://http/ws", "-n", "100") == {"messages": 100}
 
 
-@pytest.mark.parametrize("port", [7000, 7001], ids=["declared by MeshService", "declared by appProtocol"])
-def test_a_server_that_speaks_first_is_reached_at_once(shop, port):
-    counts = shop.count("web", "tcp-client", f"echo:{port}", "-n", "40")
-    assert counts["failed"] == 0 and set(counts["byVersion"]) == {"v1", "v2"}, counts
+@pytest.mark.parametrize("service", ["echo", "greeter"], ids=["declared by MeshService", "declared by appProtocol"])
+def test_a_server_that_speaks_first_is_reached_at_once(shop, service):
+    shop.app("web", "tcp-client", f"{service}:7000")
+    started = time.monotonic()
+    counts = shop.count("web", "tcp-client", f"{service}:7000", "-n", "40")
+    assert counts["failed"] == 0, counts
+    assert time.monotonic() - started < 4, "40 connections, none of which waits for the client's first word"
+
+
+def test_connections_are_balanced_over_the_versions(shop):
+    counts = shop.count("web", "tcp-client", "echo:7000", "-n", "40")
+    assert min(counts["byVersion"]["v1"], counts["byVersion"]["v2"]) >= 5, counts
+
+
+def test_a_server_that_speaks_first_unannounced_is_reached_too(shop):
+    assert shop.count("web", "tcp-client", "silent:7000", "-n", "3")["failed"] == 0
 
 
 def test_redis_works(shop):
