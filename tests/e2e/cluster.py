@@ -238,6 +238,12 @@ class Namespace:
         where = ["-c", container] if container else []
         return kubectl("exec", "-n", self.name, pod, *where, "--", "/testapp", *args, check=check, seconds=seconds)
 
+    def start_app(self, pod, *args):
+        """The same, going on beside the test; it sees its standard input end."""
+        command = [str(COMMANDS / "kubectl"), "exec", "-i", "-n", self.name, pod, "--", "/testapp", *args]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
     def count(self, pod, *args, **options):
         """What a client of the test application counted."""
         return json.loads(self.app(pod, *args, **options))

@@ -1,12 +1,11 @@
 """Steady traffic while something happens, and proof that none of it failed or arrived twice."""
 
 import json
-import subprocess
 import threading
 import time
 from collections import Counter
 
-from cluster import COMMANDS, Refused, until
+from cluster import Refused, until
 
 RATE = 200  # requests a second, in all
 
@@ -18,14 +17,14 @@ class Load:
     tell of the POST requests: each must have arrived exactly once.
     """
 
-    def __init__(self, namespace, pod, mark, url="http://payment/", app="payment"):
-        self.namespace, self.pod, self.mark, self.url = namespace, pod, mark, url
+    def __init__(self, namespace, pod, mark, url="http://payment/", app="payment", flags=()):
+        self.namespace, self.pod, self.mark, self.url, self.flags = namespace, pod, mark, url, flags
         self.arrivals = Arrivals(namespace, f"app={app}")
 
     def start(self, method):
-        words = ["load", self.url, "-rate", str(RATE / 2), "-stdin", "-method", method, "-c", "32", "-mark", f"{self.mark}-{method}"]
-        command = [str(COMMANDS / "kubectl"), "exec", "-i", "-n", self.namespace.name, self.pod, "--", "/testapp", *words]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        mark = f"{self.mark}-{method}"
+        words = ["-rate", str(RATE / 2), "-stdin", "-method", method, "-c", "32", "-mark", mark, *self.flags]
+        return self.namespace.start_app(self.pod, "load", self.url, *words)
 
     def __enter__(self):
         self.arrivals.start()

@@ -1,9 +1,11 @@
 """No request fails and none arrives twice while things change: 200 requests a second, more than 10,000 in all."""
 
+import json
+
 import pytest
 
 import apps
-from cluster import Namespace, path_of, until
+from cluster import Namespace, Refused, path_of, slug, until
 from load import Load
 
 REPLICAS = 3
@@ -13,18 +15,25 @@ requests_seen = []
 
 def APPS():
     payment = apps.server("payment", replicas=REPLICAS)
-    return [payment, apps.service("payment"), apps.mesh_service("payment", "v1", "v2"), apps.client("web")]
+    grpc = apps.container("grpc-server", name="app", readinessProbe=apps.tcp_probe(9000))
+    echo = apps.workload("Deployment", "echo", grpc, replicas=2)
+    mesh = [apps.mesh_service("payment", "v1", "v2"), apps.client("web")]
+    return [payment, apps.service("payment"), echo, apps.service("echo", (9000, 9000)), *mesh]
 
 
 @pytest.fixture
 def load(shop, request):
-    """Traffic of one test; judged when the test's own part is over."""
+    """Traffic of one test (over HTTP/2 where it is parametrized so); judged when the test's own part is over."""
+    flags = getattr(request, "param", [])
     shop.await_reply("web", "http://payment/")
-    with Load(shop, "web", request.node.name.removeprefix("test_")[:20]) as load:
+    with Load(shop, "web", slug(request.node.name.removeprefix("test_"), 30), flags=flags) as load:
         yield load
         load.run_for(2)
     requests_seen.append(load.requests)
     load.assert_flawless()
+
+
+EACH_PROTOCOL = pytest.mark.parametrize("load", [[], ["-h2"], ["-new-conn"]], indirect=True, ids=["HTTP/1.1", "HTTP/2", "new connections"])
 
 
 @pytest.fixture
@@ -35,10 +44,27 @@ def leno(api):
     return namespace
 
 
+def restart(namespace, name, mark):
+    """What `kubectl rollout restart` does."""
+    annotations = {"kubectl.kubernetes.io/restartedAt": mark}
+    namespace.patch("Deployment", name, {"spec": {"template": {"metadata": {"annotations": annotations}}}})
+
+
+@EACH_PROTOCOL
 def test_a_rolling_update_of_the_service(shop, load):
-    template = {"metadata": {"annotations": {"changed": "yes"}}}
-    shop.patch("Deployment", "payment", {"spec": {"template": template}})
+    restart(shop, "payment", load.mark)
     shop.await_rollout("payment", seconds=120)
+
+
+def test_a_rolling_update_of_a_grpc_service(shop):
+    shop.app("web", "grpc-client", "echo:9000")
+    calls = shop.start_app("web", "grpc-client", "echo:9000", "-n", "1500")
+    restart(shop, "echo", "once")
+    shop.await_rollout("echo")
+    assert calls.poll() is None, "the calls ended before the update did"
+    counts = json.loads(calls.communicate(timeout=120)[0])
+    assert (counts["failed"], counts["calls"]) == (0, 6000), counts
+    assert len(counts["byPod"]) >= 3, "pods from before and after the update answered"
 
 
 def test_scaling_down_and_up(shop, load):
@@ -49,8 +75,7 @@ def test_scaling_down_and_up(shop, load):
 
 
 def test_a_restart_of_the_controllers(shop, load, leno):
-    annotations = {"kubectl.kubernetes.io/restartedAt": load.mark}
-    leno.patch("Deployment", "leno-controller", {"spec": {"template": {"metadata": {"annotations": annotations}}}})
+    restart(leno, "leno-controller", load.mark)
     leno.await_rollout("leno-controller", seconds=120)
     await_present(shop)
 
@@ -69,6 +94,9 @@ def test_a_minute_without_controllers(shop, load, leno):
     try:
         until("the controllers are gone", lambda: not leno.list("Pod", "app.kubernetes.io/name=leno-controller"))
         load.run_for(60)
+        shop.create(apps.client("asks-for-nothing", annotations=apps.NO_INJECT))
+        with pytest.raises(Refused, match="failed calling webhook"):
+            shop.create(apps.client("asks-for-a-sidecar"))
     finally:
         leno.scale("leno-controller", replicas)
         leno.await_rollout("leno-controller", seconds=120)

@@ -43,10 +43,22 @@ def test_the_sidecar_is_a_native_one_that_runs_without_privileges(mesh):
     assert context["runAsNonRoot"] and context["readOnlyRootFilesystem"] and context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_a_job_calls_a_service_and_completes(mesh):
+def test_an_idle_pod_ends_soon_and_without_errors(mesh):
+    mesh.create(apps.server("payment"), apps.service("payment"), apps.client("web"))
+    mesh.await_rollout("payment")
+    mesh.await_pods("web")
+    mesh.await_reply("web", "http://payment/")
+    mesh.delete("Pod", "web")
+    until("the pod is gone", lambda: not [it for it in mesh.list("Pod") if it["metadata"]["name"] == "web"], seconds=10)
+
+
+def test_a_job_calls_a_service_even_from_its_init_container_and_completes(mesh):
     mesh.create(apps.server("payment"), apps.service("payment"))
     mesh.await_rollout("payment")
-    mesh.create(apps.job("report", "http-wait", "http://payment/", "-for", "30s"))
+    report = apps.job("report", "http-wait", "http://payment/", "-for", "30s")
+    asks_first = apps.container("http-wait", "http://payment/", "-for", "30s", name="asks-first")
+    report["spec"]["template"]["spec"]["initContainers"] = [asks_first]
+    mesh.create(report)
     until("the Job is complete", lambda: mesh.get("Job", "report").get("status", {}).get("succeeded") == 1)
     pod = mesh.list("Pod", "job-name=report")[0]
     assert PROXY in containers_of(pod)

@@ -4,14 +4,13 @@ import json
 import math
 import queue
 import re
-import subprocess
 import threading
 import time
 
 import pytest
 
 import apps
-from cluster import COMMANDS, kubectl, until
+from cluster import kubectl, until
 
 APPS = apps.payment
 PREMIUM = {"headers": [{"name": "x-user-type", "value": "premium"}]}
@@ -119,8 +118,7 @@ class Answers:
     """A pod's endless requests, one after another on one connection, with the time at which each was answered."""
 
     def __init__(self, namespace, pod, url):
-        command = ["exec", "-n", namespace.name, pod, "--", "/testapp", "get", url, "-n", "1000000", "-print"]
-        self.process = subprocess.Popen([str(COMMANDS / "kubectl"), *command], stdout=subprocess.PIPE, text=True)
+        self.process = namespace.start_app(pod, "get", url, "-n", "1000000", "-print")
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -167,3 +165,14 @@ def test_an_endpoint_that_comes_or_goes_is_counted(shop):
     until("status counts the new endpoint", lambda: shop.get("MeshService", "payment")["status"]["versions"] == versions)
     shop.scale("payment-v2", 1)
     until("and no more", lambda: shop.get("MeshService", "payment")["status"]["endpoints"] == {"ready": 2, "total": 2})
+
+
+def test_a_caller_that_ends_is_no_longer_counted(shop):
+    shop.create(apps.client("passing"))
+    shop.await_pods("passing")
+    proxies = lambda: shop.get("MeshService", "payment")["status"]["proxies"]  # noqa: E731
+    before = proxies()["subscribed"]
+    shop.app("passing", "get", "http://payment/")
+    until("the new caller is counted", lambda: proxies() == {**proxies(), "subscribed": before + 1, "current": before + 1})
+    shop.delete("Pod", "passing")
+    until("and no more", lambda: proxies()["subscribed"] == before)
