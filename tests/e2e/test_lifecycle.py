@@ -21,7 +21,7 @@ def ca_bundles(api):
 def test_an_upgrade_keeps_the_webhooks_trust_and_the_traffic(api, shop):
     before = ca_bundles(api)
     assert len(before) == 2 and all(before)
-    with Load(shop, "web", "upgrade") as load:
+    with Load(shop, "web") as load:
         words = ["upgrade", "leno", CHART, "-n", "leno-system", "--reuse-values", "--set", "controller.podAnnotations.upgraded=yes"]
         helm(*words, "--wait", "--timeout", "120s")
         shop.create(apps.client("born-after-the-upgrade"))
@@ -34,7 +34,7 @@ def test_an_upgrade_keeps_the_webhooks_trust_and_the_traffic(api, shop):
 
 
 def test_an_uninstall_leaves_the_kinds_the_objects_and_the_traffic_and_an_install_finds_them(api, shop):
-    with Load(shop, "web", "uninstall") as load:
+    with Load(shop, "web") as load:
         helm("uninstall", "leno", "-n", "leno-system", "--wait", "--timeout", "120s")
         with pytest.raises(Refused, match="not found"):
             api.json("GET", WEBHOOK)
