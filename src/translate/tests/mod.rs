@@ -5,6 +5,7 @@ mod incremental;
 mod policies;
 mod reports;
 mod services;
+mod size;
 
 use leno_api as api;
 use leno_core::endpoints::{Endpoints, EndpointsId};
