@@ -3,7 +3,9 @@
 //! Each command is a module: its arguments, a pure middle that tests call directly, and a thin shell that reads and prints.
 
 pub mod crds;
+pub mod demo;
 pub mod explain;
+pub mod up;
 
 use std::io;
 use std::process::ExitCode;
@@ -19,11 +21,20 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
 enum Command {
+    /// Run the mesh on this machine, from a folder of manifests
+    Up(up::Arguments),
     /// Say what happens to one request, step by step, and why
     Explain(explain::Arguments),
     /// Print the definitions of MeshService and TrafficPolicy, for kubectl apply
     Crds,
+    /// A little service for demos
+    #[command(hide = true)]
+    DemoApp(demo::app::Arguments),
+    /// A little traffic for demos
+    #[command(hide = true)]
+    DemoTraffic(demo::traffic::Arguments),
 }
 
 /// Exit code of a command that could not do its work.
@@ -32,10 +43,12 @@ const FAILED: u8 = 2;
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let mut out = io::stdout().lock();
     let done = match command {
-        Command::Explain(arguments) => explain::run(&arguments, &mut out),
-        Command::Crds => crds::run(&mut out).map(|()| ExitCode::SUCCESS),
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments, &mut io::stdout().lock()),
+        Command::Crds => crds::run(&mut io::stdout().lock()).map(|()| ExitCode::SUCCESS),
+        Command::DemoApp(arguments) => demo::app::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::DemoTraffic(arguments) => demo::traffic::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         report(&error);
