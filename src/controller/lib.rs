@@ -12,6 +12,7 @@ pub mod publish;
 pub mod run;
 pub mod settings;
 pub mod source;
+pub mod standalone;
 pub mod status;
 pub mod stream;
 pub mod tls;

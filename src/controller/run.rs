@@ -1,6 +1,7 @@
 //! The controller process: wires sources, publishing, webhook, certificates, election and status, and ends them in order.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -19,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::certificates::serving::Serving;
 use crate::certificates::store::Store;
 use crate::certificates::upkeep::{Upkeep, WebhookTrust};
-use crate::certificates::{Policy, renew};
+use crate::certificates::{Material, Policy, renew};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, REQUIRED_OF_CLUSTER};
@@ -29,10 +30,10 @@ use crate::status::desk::Desk;
 use crate::status::peers::{self, Reader};
 use crate::status::writer::Writer;
 use crate::webhook::Webhook;
-use crate::{health, leader, source, stream, tls, webhook};
+use crate::{health, leader, source, standalone, stream, tls, webhook};
 
 /// Changes that wait to be translated; a source that is ahead by more waits.
-const EVENTS_MAX: usize = 1024;
+pub(crate) const EVENTS_MAX: usize = 1024;
 
 /// Runs until SIGTERM or SIGINT, or until a part that must run cannot.
 ///
@@ -40,13 +41,32 @@ const EVENTS_MAX: usize = 1024;
 /// When the cluster cannot be reached at start, a port cannot be had, or certificates cannot be made.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     log(&settings)?;
-    let client = client(&settings).await?;
     let mut tasks = Tasks { set: JoinSet::new(), cancel: CancellationToken::new() };
+    if let Some(folder) = settings.folder.clone() {
+        return without_cluster(settings, folder, tasks).await;
+    }
+    let client = client(&settings).await?;
     let shared = start(settings, client, &mut tasks).await?;
 
     let reason = ended(&mut tasks).await?;
     tracing::info!(reason, "shutting down");
     shared.health.stops();
+    tasks.cancel.cancel();
+    while tasks.set.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Serves a folder of manifests until a signal.
+async fn without_cluster(settings: Settings, folder: PathBuf, mut tasks: Tasks) -> anyhow::Result<()> {
+    let serving = serving(&settings, renew(None, &Policy::new(settings.names()), Timestamp::now())?)?;
+    let cancel = tasks.cancel.clone();
+    tasks.set.spawn(async move {
+        if let Err(error) = standalone::run(&settings, folder, &serving, cancel).await {
+            tracing::error!(error = format!("{error:#}"), "serving the folder failed");
+        }
+    });
+    let reason = ended(&mut tasks).await?;
+    tracing::info!(reason, "shutting down");
     tasks.cancel.cancel();
     while tasks.set.join_next().await.is_some() {}
     Ok(())
@@ -134,6 +154,10 @@ async fn certificates(settings: &Settings, client: Client) -> anyhow::Result<Ser
         Certificates::Memory => renew(None, &policy, Timestamp::now())?,
         Certificates::Secret => store(settings, client).agree(None, Timestamp::now()).await?,
     };
+    serving(settings, material)
+}
+
+fn serving(settings: &Settings, material: Material) -> anyhow::Result<Serving> {
     if let Some(path) = &settings.ca_file {
         std::fs::write(path, &material.ca_bundle).with_context(|| format!("--ca-file {}", path.display()))?;
     }
@@ -173,7 +197,7 @@ fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &
 }
 
 /// Says when the first lists are in.
-async fn follow_lists(publisher: Publisher, health: Arc<Health>) {
+pub(crate) async fn follow_lists(publisher: Publisher, health: Arc<Health>) {
     if publisher.ready().wait_for(|ready| *ready).await.is_ok() {
         health.lists_are_in();
     }
@@ -270,7 +294,7 @@ async fn serve_health(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> 
 }
 
 /// Listens at `address`; where the machine has no IPv6, at the same port of IPv4.
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = match TcpListener::bind(address).await {
         Err(error) if address == (Ipv6Addr::UNSPECIFIED, address.port()).into() => {
             tracing::debug!(%error, %address, "listening on IPv4 alone");

@@ -24,6 +24,10 @@ pub struct Settings {
     #[arg(long, env = "LENO_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// Folder of manifests to serve instead of a cluster: nothing is injected and no status is written.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub folder: Option<PathBuf>,
+
     /// Namespace that the controller runs in.
     #[arg(long, env = "LENO_NAMESPACE", default_value = "leno-system")]
     pub namespace: String,

@@ -77,8 +77,7 @@ def versions(peers: list[str]) -> dict[str, str]:
     return {**found, "leno": state.stdout.strip() or "unknown"}
 
 
-def leno_proxy() -> Path | None:
-    """The release build of the proxy, or None where there is none."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    binary = Path(os.environ.get("LENO_PROXY", target / "release/leno-proxy"))
-    return binary if binary.exists() else None
+def leno() -> Path:
+    """The folder of Leno's release binaries, built where they are missing or older than the sources."""
+    command = [REPOSITORY / "tests/release", "leno-proxy", "leno-controller"]
+    return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())

@@ -50,6 +50,7 @@ class Bench:
         self._peer, self._tools, self._folder = peer, tools, folder
         self._backend: subprocess.Popen | None = None
         self._proxy: subprocess.Popen | None = None
+        self._beside: subprocess.Popen | None = None
 
     def __enter__(self) -> "Bench":
         try:
@@ -57,6 +58,8 @@ class Bench:
             self._wait_for(self._backend, peers.BACKEND)
             if self._peer.command:
                 with open(self._log, "w") as log:
+                    if self._peer.beside:
+                        self._beside = machine.start(list(self._peer.beside), machine.LOAD_CORE, stdout=log, stderr=log)
                     self._proxy = machine.start(self._peer.command, machine.PROXY_CORE, stdout=log, stderr=log)
                 for address in (self._peer.http1, self._peer.http2):
                     self._wait_for(self._proxy, address)
@@ -66,7 +69,7 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (self._proxy, self._backend):
+        for process in (self._proxy, self._beside, self._backend):
             if process:
                 machine.stop(process)
 

@@ -25,6 +25,8 @@ class Peer:
     command: list[str]
     http1: str = HTTP1
     http2: str = HTTP2
+    # A process that `command` needs beside it, on the load's core: it is not what is measured.
+    beside: tuple[str, ...] = ()
 
 
 class Unavailable(Exception):
@@ -39,7 +41,7 @@ def make(name: str, tools: Path, folder: Path) -> Peer:
         case "fwd":
             return Peer(name, [f"{tools}/fwd", HTTP1, BACKEND], http2=HTTP1)
         case "leno":
-            return Peer(name, leno_command(folder))
+            return leno(folder)
         case "envoy":
             return Peer(name, envoy_command(folder))
         case "haproxy":
@@ -49,12 +51,40 @@ def make(name: str, tools: Path, folder: Path) -> Peer:
     raise Unavailable(f"there is no peer {name}; there are {', '.join(NAMES)}")
 
 
-def leno_command(folder: Path) -> list[str]:
-    """The only place that knows how the proxy is started with a configuration that stands still."""
-    binary = install.leno_proxy()
-    if binary is None:
-        raise Unavailable("no release build of leno-proxy: run `cargo build --release -p leno-proxy`, or set LENO_PROXY")
-    raise Unavailable(f"{binary} has no mode with a static configuration yet")
+def leno(folder: Path) -> Peer:
+    """The sidecar as it always runs, fed by a controller that reads a folder; redirection is off, as there is no pod."""
+    binaries = install.leno()
+    manifests, ca = folder / "leno-manifests", folder / "leno-ca.pem"
+    manifests.mkdir(exist_ok=True)
+    address, port = BACKEND.split(":")
+    (manifests / "backend.yaml").write_text(f"""\
+apiVersion: v1
+kind: Service
+metadata: {{name: backend, namespace: bench}}
+spec:
+  ports:
+  - {{name: http, port: 80, targetPort: {port}, appProtocol: http}}
+  - {{name: h2c, port: 81, targetPort: {port}, appProtocol: kubernetes.io/h2c}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: backend-1, namespace: bench, labels: {{kubernetes.io/service-name: backend}}}}
+addressType: IPv4
+endpoints: [{{addresses: ["{address}"], conditions: {{ready: true}}}}]
+ports: [{{name: http, port: {port}}}, {{name: h2c, port: {port}}}]
+""")
+    variables = {
+        "LENO_POD_NAMESPACE": "bench", "LENO_POD_NAME": "client", "LENO_INTERCEPT": "off", "LENO_ACCESS_LOG": "off",
+        "LENO_SERVICES": f"bench/backend:80={HTTP1},bench/backend:81={HTTP2}", "LENO_ADMIN_ADDRESS": "127.0.0.1:18020",
+        "LENO_CONTROL_ADDRESS": "localhost:18021", "LENO_CONTROL_CA_FILE": str(ca),
+    }
+    # The controller writes its CA before it listens; the proxy reads it at its start.
+    command = ["env", *(f"{name}={value}" for name, value in variables.items()),
+               "sh", "-c", f"until [ -s {ca} ]; do sleep 0.01; done; exec {binaries}/leno-proxy run"]
+    ca.unlink(missing_ok=True)
+    beside = (f"{binaries}/leno-controller", "--folder", str(manifests), "--ca-file", str(ca), "--control-listen", "127.0.0.1:18021",
+              "--admin-listen", "127.0.0.1:18022")
+    return Peer("leno", command, beside=beside)
 
 
 def haproxy_command(folder: Path) -> list[str]:
