@@ -10,6 +10,7 @@ pub mod buffers;
 pub mod connection;
 pub mod control;
 pub mod detect;
+pub mod dial;
 pub mod directory;
 pub mod drain;
 pub mod environment;

@@ -10,8 +10,9 @@ use tokio::net::lookup_host;
 use super::head::{Head, HeadError};
 use super::request::{Form, Request};
 use crate::buffers::Buffer;
-use crate::connection::{Connection, Dialled, Side, dial_peer, host_alias, opaque, outbound};
+use crate::connection::{Connection, Met, Side, go_on as carry_on, host_alias, outbound};
 use crate::control::Alias;
+use crate::dial::{Dialled, dial_peer};
 use crate::directory::ServiceState;
 use crate::pool::Peer;
 use crate::target::Refusal;
@@ -113,15 +114,17 @@ pub(super) async fn connect(connection: &Connection, whom: Whom, first: Buffer) 
 }
 
 /// Carries what follows a `CONNECT`, as if the app had dialled the address itself.
-pub(super) async fn go_on(connection: Connection, next: Box<Next>) {
+pub(super) async fn go_on(connection: Box<Connection>, next: Box<Next>) {
     let Next { to, first } = *next;
     let first = Some(first).filter(|first| !first.is_empty());
-    match to {
-        NextTo::Service(service, port) => Box::pin(outbound(connection.io, connection.peer, service, port, first, connection.context)).await,
+    let met = match to {
+        NextTo::Service(service, port) => outbound(connection.io, connection.peer, service, port, first, connection.context).await,
         NextTo::Outside(dialled) => {
-            let mut connection = Connection { side: Side::Explicit, ..connection };
-            connection.first = first;
-            opaque(connection, Some(dialled)).await;
+            let connection = Connection { first, side: Side::Explicit, ..*connection };
+            Some(Met::Opaque(Box::new(connection), Some(dialled)))
         }
+    };
+    if let Some(met) = met {
+        carry_on(met).await;
     }
 }

@@ -36,7 +36,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves requests until the connection ends.
-pub(crate) async fn serve(mut connection: Connection) {
+pub(crate) async fn serve(mut connection: Box<Connection>) {
     let mut inbox = connection.first.take();
     loop {
         let buffer = match inbox.take().filter(|inbox| !inbox.is_empty()) {
@@ -49,12 +49,12 @@ pub(crate) async fn serve(mut connection: Connection) {
         match Box::pin(exchange::run(&connection, buffer)).await {
             After::Again(buffer) => inbox = Some(buffer),
             After::Close => return,
-            After::Linger => return linger(&connection.io).await,
+            After::Linger => return Box::pin(linger(&connection.io)).await,
             After::Tunnel(tunnel) => {
                 let carried = Box::pin(tcp::tunnel(&connection.io, None, &tunnel.io, None, &connection.context.buffers)).await;
                 return tunnel.record.write(&connection, &carried);
             }
-            After::Connected(next) => return explicit::go_on(connection, next).await,
+            After::Connected(next) => return Box::pin(explicit::go_on(connection, next)).await,
         }
     }
 }
@@ -74,7 +74,7 @@ async fn linger(io: &Io) {
             }
         }
     };
-    if Box::pin(timeout(LINGER_TIME, drain)).await.is_err() {
+    if timeout(LINGER_TIME, drain).await.is_err() {
         tracing::debug!("the client still sends to a connection that is closed");
     }
 }

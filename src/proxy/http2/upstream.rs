@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::rewind::Rewind;
 use super::{CONNECTION_WINDOW, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::connection::dial_peer;
+use crate::dial::dial_peer;
 use crate::pool::Peer;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
