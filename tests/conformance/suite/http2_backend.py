@@ -32,8 +32,9 @@ class Recorder(Server):
     def serve(self, sock):
         config = h2.config.H2Configuration(client_side=False, header_encoding="latin-1")
         connection = h2.connection.H2Connection(config)
-        connection.local_settings.update({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20,
-                                          h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 200})
+        codes = h2.settings.SettingCodes
+        connection.local_settings = h2.settings.Settings(client=False, initial_values={
+            codes.INITIAL_WINDOW_SIZE: 1 << 20, codes.MAX_CONCURRENT_STREAMS: 200, codes.MAX_HEADER_LIST_SIZE: 1 << 17})
         connection.initiate_connection()
         connection.increment_flow_control_window(1 << 24)
         sock.sendall(connection.data_to_send())
