@@ -127,15 +127,14 @@ impl Flow {
             Replay::No => None,
         };
         let Some(piece) = replayed.or(self.next.as_ref()) else { return Poll::Ready(Ok(())) };
-        if !piece.is_empty() {
-            // One byte is claimed, not the piece: a claim that waits keeps the connection's window from other streams.
-            to.reserve_capacity(1);
-            while to.capacity() == 0 {
-                match ready!(to.poll_capacity(cx)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
-                    None => return Poll::Ready(Err(Stopped::Receiver(reset_of(to, cx)))),
-                }
+        debug_assert!(!piece.is_empty(), "empty pieces are not kept");
+        // One byte is claimed, not the piece: a claim that waits keeps the connection's window from other streams.
+        to.reserve_capacity(1);
+        while to.capacity() == 0 {
+            match ready!(to.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
+                None => return Poll::Ready(Err(Stopped::Receiver(reset_of(to, cx)))),
             }
         }
         let piece = self.take_piece();
@@ -193,7 +192,8 @@ impl Flow {
                 self.bytes += piece.len() as u64;
                 self.owed += piece.len();
                 self.is_read = self.from.is_end_stream();
-                self.next = Some(piece);
+                // An empty frame says nothing, and servers count them as an attack.
+                self.next = Some(piece).filter(|piece| !piece.is_empty());
             }
             None => {
                 if let Some(mut trailers) = ready!(self.from.poll_trailers(cx))? {

@@ -137,7 +137,6 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-
 /// Whether the request is gRPC's: its `content-type` is `application/grpc`, alone or with a suffix or parameters.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(http::header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
@@ -214,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_proxies_say_to_each_other_is_taken_out_and_ids_are_kept_or_made() {
-        let mut parts = parts("http://payment/", &[("x-leno-undelivered", "1"), ("x-leno-a", "1"), ("x-lenor", "1"), ("x-request-id", "mine")]);
+        let mut parts =
+            parts("http://payment/", &[("x-leno-undelivered", "1"), ("x-leno-a", "1"), ("x-lenor", "1"), ("x-request-id", "mine")]);
         let id = patch(&mut parts.headers, &inbound(), &address_value(IpAddr::from([10, 0, 0, 9])), || [0; 2]);
         assert_eq!(id, "mine");
         assert!(parts.headers.keys().all(|name| !name.as_str().starts_with(LENO_PREFIX)));
@@ -227,7 +227,13 @@ mod tests {
 
     #[test]
     fn grpc_is_known_by_its_content_type() {
-        let cases = [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc;a=b", true), ("application/grpc-web", false), ("application/json", false)];
+        let cases = [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;a=b", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ];
         for (value, want) in cases {
             assert_eq!(is_grpc(&parts("http://payment/", &[("content-type", value)]).headers), want, "{value}");
         }

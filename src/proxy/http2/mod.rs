@@ -34,6 +34,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// What may wait in a stream to be written, beyond what the receiver's window allows.
 const SEND_BUFFER_MAX: usize = 256 * 1024;
+/// What small frames that wait may cost beside their bytes: some 65,000 of them on a connection, as a stream of small
+/// messages to a slow reader has.
+const FRAMES_BUDGET: usize = 16 * 1024 * 1024;
 /// Bytes a head may have, as HTTP/1 allows.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Requests a client may have open on one connection.
@@ -88,6 +91,7 @@ fn server() -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_MAX)
+        .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .enable_connect_protocol();

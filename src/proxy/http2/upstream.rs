@@ -15,7 +15,7 @@ use http::Request;
 use tokio::sync::Mutex;
 
 use super::rewind::Rewind;
-use super::{CONNECTION_WINDOW, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
 use crate::dial::dial_peer;
 use crate::pool::Peer;
 
@@ -144,6 +144,7 @@ fn client() -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_MAX)
+        .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
         .initial_max_send_streams(FIRST_STREAMS_MAX)
         .enable_push(false);

@@ -1,0 +1,13 @@
+//! HTTP/2 from outside: a worker in this process, fed by hand, between clients and servers that see every frame's effect.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod drain;
+mod failures;
+mod grpc;
+mod limits;
+mod peers;
+mod streams;
+#[path = "../data_plane/support.rs"]
+#[expect(dead_code, reason = "what only the HTTP/1 tests use")]
+mod support;
