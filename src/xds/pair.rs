@@ -243,8 +243,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Pair {
-    fn step(&mut self, step: Step, wanted: &mut BTreeSet<Subject>) {
-        match step {
+    fn step(&mut self, step: &Step, wanted: &mut BTreeSet<Subject>) {
+        match *step {
             Step::Subscribe(index) => {
                 self.client.subscribe(subject(index));
                 wanted.insert(subject(index));
@@ -285,7 +285,7 @@ proptest! {
         let mut pair = Pair::new(Limits { unanswered, ..Limits::default() });
         let mut wanted = BTreeSet::new();
         for step in steps {
-            pair.step(step, &mut wanted);
+            pair.step(&step, &mut wanted);
         }
         pair.settle();
         pair.check(&wanted)?;
@@ -296,6 +296,29 @@ proptest! {
         pair.check(&wanted)?;
         prop_assert_eq!(pair.resources_sent, 0, "a reconnect with nothing changed sends nothing");
         prop_assert!(pair.refused.is_empty());
+    }
+}
+
+proptest! {
+    /// Whatever a client sends, and whatever was flipped in it, the controller's end answers or refuses, and stays bounded.
+    #[test]
+    fn damaged_requests_never_bring_the_controller_down(
+        indices in prop::collection::vec(any::<u8>(), 0..20), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut client = Subscriptions::new(&WorkloadId::new("shop", "web-1"));
+        client.connected();
+        indices.iter().for_each(|index| client.subscribe(subject(*index)));
+        let mut server = Connection::new(Limits { subscriptions: 5, ..Limits::default() });
+        while let Some(request) = client.next_request() {
+            let mut bytes = message(&request).to_vec();
+            for (at, flip) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+            }
+            drop(server.receive(bytes.into()));
+            prop_assert!(server.subscriptions().count() <= 5);
+        }
+        while server.next_response().is_some() {}
     }
 }
 

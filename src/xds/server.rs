@@ -221,6 +221,11 @@ impl Connection {
             return Some(builder.finish());
         }
         let of = self.order.first_key_value()?.1.resource_type();
+        Some(self.response_of(of))
+    }
+
+    /// A response with what waits of one type, oldest first.
+    fn response_of(&mut self, of: ResourceType) -> Message {
         let batch: Vec<u64> = self
             .order
             .iter()
@@ -246,7 +251,7 @@ impl Connection {
             }
         }
         self.nonce(sent);
-        Some(builder.finish())
+        builder.finish()
     }
 
     /// Whether something waits to be sent.

@@ -131,7 +131,7 @@ impl Index {
         }
         for intake in intake {
             match intake {
-                Intake::Subscribe(subject) => self.subscribe(id, subject, now),
+                Intake::Subscribe(subject) => self.subscribe(id, &subject, now),
                 Intake::Unsubscribe(subject) => self.unsubscribe(id, &subject, now),
                 Intake::Acked(subject, version) => self.answer(id, &subject, &version, None, now),
                 Intake::Refused(subject, version, reason) => {
@@ -333,18 +333,18 @@ impl Index {
         }
     }
 
-    fn subscribe(&mut self, id: ConnectionId, subject: Subject, now: SystemTime) {
+    fn subscribe(&mut self, id: ConnectionId, subject: &Subject, now: SystemTime) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.subjects.insert(subject.clone());
         if !subject.is_alias() {
             self.direct.entry(subject.clone()).or_default().insert(id);
-            if self.is_servable(&subject) {
-                let resource = self.resource(&subject, now);
-                self.deliver(id, &subject, resource.as_ref(), now);
+            if self.is_servable(subject) {
+                let resource = self.resource(subject, now);
+                self.deliver(id, subject, resource.as_ref(), now);
             }
             return;
         }
-        let Some(key) = self.alias_key(id, &subject) else { return };
+        let Some(key) = self.alias_key(id, subject) else { return };
         self.aliases.entry(key.clone()).or_default().watchers.insert(id);
         if !self.is_ready() {
             return;
@@ -352,7 +352,7 @@ impl Index {
         self.resolve(&key);
         let meaning = self.aliases.get(&key).and_then(|alias| alias.meaning.clone());
         let resource = meaning.and_then(|service| self.resource(&Subject::Service(service), now));
-        self.deliver(id, &subject, resource.as_ref(), now);
+        self.deliver(id, subject, resource.as_ref(), now);
     }
 
     fn unsubscribe(&mut self, id: ConnectionId, subject: &Subject, now: SystemTime) {
