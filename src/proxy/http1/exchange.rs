@@ -15,7 +15,7 @@ use super::answer::Answer;
 use super::body::{Body, Plain};
 use super::explicit::{self, Whom};
 use super::flow::{Flow, Stopped, Upload, beside};
-use super::head::{self, Head, HeadError};
+use super::head::{self, HEAD_BYTES_MAX, Head, HeadError};
 use super::is_not_yet;
 use super::record::{RequestId, TunnelRecord};
 use super::request::{self, Additions, Form, Framing, Request};
@@ -477,7 +477,7 @@ async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buff
     io.readable().await.map_err(|_reset| Broken::BeforeFirstByte)?;
     let mut inbox = buffers.take();
     let mut out = buffers.take();
-    let mut is_first = true;
+    let mut heads_bytes = 0;
     loop {
         let mut scanned = 0;
         let length = loop {
@@ -486,10 +486,14 @@ async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buff
             }
             match io.read(inbox.spare()).await {
                 Ok(read @ 1..) => inbox.fill(read),
-                Ok(0) | Err(_) => return Err(if is_first && inbox.is_empty() { Broken::BeforeFirstByte } else { Broken::Midway }),
+                Ok(0) | Err(_) => return Err(if heads_bytes == 0 && inbox.is_empty() { Broken::BeforeFirstByte } else { Broken::Midway }),
             }
         };
-        is_first = false;
+        // Interim responses count as well, or an endless row of them would keep the client for ever.
+        heads_bytes += length;
+        if heads_bytes > HEAD_BYTES_MAX {
+            return Err(Broken::Invalid(HeadError::TooLarge));
+        }
         let start = inbox.start();
         let (response, keep) = take_head(inbox.block(), start..start + length, rules, &mut out).map_err(Broken::Invalid)?;
         inbox.consume(length);

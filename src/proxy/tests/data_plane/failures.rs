@@ -159,6 +159,27 @@ fn responses_that_are_no_valid_http_are_502() {
 }
 
 #[test]
+fn interim_responses_pass_but_not_without_end() {
+    let server = Server::start(|mut peer| {
+        while let Some(request) = peer.message() {
+            let count = if request.head.starts_with("GET /few") { 20 } else { 20_000 };
+            peer.send(&"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(count));
+            peer.send(&ok("final"));
+        }
+    });
+    let (_mesh, address) = Setup::to(&[&server]).start();
+    for (path, want) in [("/few", 200), ("/many", 502)] {
+        let mut client = Peer::dial(address);
+        client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let mut response = client.response();
+        while response.status() == 103 {
+            response = client.response();
+        }
+        assert_eq!(response.status(), want, "{path}");
+    }
+}
+
+#[test]
 fn a_second_response_nobody_asked_for_is_given_to_nobody() {
     let server = Server::start(|mut peer| {
         while peer.message().is_some() {
