@@ -36,6 +36,8 @@ pub struct Settings {
     pub workers: Option<u16>,
     /// How long running requests may take to end once the pod stops.
     pub drain_seconds: Option<u16>,
+    /// How long the app goes on after its pod is told to end; 0: not at all.
+    pub stop_delay_seconds: Option<u16>,
     /// Ports of the pod that are reached directly.
     pub exclude_inbound_ports: Vec<u16>,
     /// Ports that the pod reaches directly.
@@ -98,6 +100,9 @@ impl Settings {
         read.set(&mut self.access_log, "leno.dev/access-log", "all, errors or off", |text| one_of(text, &["all", "errors", "off"]))?;
         read.set(&mut self.workers, "leno.dev/proxy-workers", "a number from 1 to 64", |text| number(text, 1, 64))?;
         read.set(&mut self.drain_seconds, "leno.dev/drain-seconds", "a number of seconds from 0 to 3600", |text| number(text, 0, 3600))?;
+        read.set(&mut self.stop_delay_seconds, "leno.dev/stop-delay-seconds", "a number of seconds from 0 to 60", |text| {
+            number(text, 0, 60)
+        })?;
         const PORTS: &str = "at most 64 ports from 1 to 65535 separated by commas, such as 5432,6379";
         read.list(&mut self.exclude_inbound_ports, INBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;
         read.list(&mut self.exclude_outbound_ports, OUTBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;

@@ -6,11 +6,13 @@
 //! The order of init containers becomes `leno-init` (redirects the pod's TCP), `leno-proxy` (a native sidecar, which runs as
 //! long as the pod), then the pod's own, which so have the mesh already.
 //!
-//! Reading order: [`inject`], [`annotations`] (what people may set), `containers` (what is added), `probes` (what is rewritten).
+//! Reading order: [`inject`], [`annotations`] (what people may set), `containers` (what is added), `probes` (what is rewritten), `stopping`
+//! (how an app's end is delayed).
 
 pub mod annotations;
 mod containers;
 mod probes;
+mod stopping;
 mod workload;
 
 use json_patch::jsonptr::PointerBuf;
@@ -133,6 +135,7 @@ fn try_inject(pod: &Pod, config: &Config) -> Result<Injection, Refusal> {
     // Probes first: adding init containers moves the positions of those that are there.
     let mut patch = probes::rewritten(spec, &settings.exclude_inbound_ports);
     let added = [containers::init(&settings, config), containers::proxy(pod, &settings, config)];
+    patch.extend(stopping::delayed(spec, settings.stop_delay_seconds.unwrap_or(stopping::DELAY_DEFAULT)));
     patch.extend(prepend_init_containers(spec, added));
     patch.push(annotate(pod, INJECTED, env!("CARGO_PKG_VERSION")));
     Ok(Injection::Patch(Patch(patch)))

@@ -206,6 +206,29 @@ fn tcp_probes_ask_the_sidecar_and_other_probes_stay() {
 }
 
 #[test]
+fn an_app_goes_on_for_a_moment_after_its_pod_is_told_to_end_unless_it_knows_better() {
+    let of = |seconds: u16| json!({"sleep": {"seconds": seconds}});
+    let own = json!({"exec": {"command": ["/bye"]}});
+    let cases = [
+        ("by default", json!({}), json!({}), of(3)),
+        ("as the annotation says", json!({}), json!({"leno.dev/stop-delay-seconds": "10"}), of(10)),
+        ("not at all", json!({}), json!({"leno.dev/stop-delay-seconds": "0"}), Value::Null),
+        ("no time for it", json!({"terminationGracePeriodSeconds": 3}), json!({}), Value::Null),
+        ("just time for it", json!({"terminationGracePeriodSeconds": 4}), json!({}), of(3)),
+        ("runs to completion", json!({"restartPolicy": "Never"}), json!({}), Value::Null),
+        ("has its own", json!({"containers": [{"name": "app", "lifecycle": {"preStop": own}}]}), json!({}), own.clone()),
+        ("has another hook", json!({"containers": [{"name": "app", "lifecycle": {"postStart": own}}]}), json!({}), of(3)),
+    ];
+    for (case, fields, annotations, wanted) in cases {
+        let pod = injected(&pod_with(|pod| {
+            pod["metadata"]["annotations"] = annotations;
+            pod["spec"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        }));
+        assert_eq!(pod["spec"]["containers"][0]["lifecycle"]["preStop"], wanted, "{case}");
+    }
+}
+
+#[test]
 fn fields_this_build_does_not_know_stay() {
     let init = json!([{"name": "migrate", "image": "app", "fieldOfTheFuture": 1}]);
     let pod = injected(&pod_with(|pod| {
