@@ -174,12 +174,7 @@ impl Directory {
             return Rc::clone(set);
         }
         self.ask(Ask::Endpoints(id.clone()));
-        let set = Rc::new(EndpointSet {
-            id: id.clone(),
-            current: RefCell::new(None),
-            turn: Cell::new(0),
-            used: Cell::new(Instant::now()),
-        });
+        let set = Rc::new(EndpointSet { id: id.clone(), current: RefCell::new(None), turn: Cell::new(0), used: Cell::new(Instant::now()) });
         sets.insert(id, Rc::clone(&set));
         set
     }
@@ -367,5 +362,132 @@ impl EndpointIndex {
             None => &self.all,
             Some(wanted) => self.versions.iter().find(|(name, _)| name == wanted).map_or(&[], |(_, list)| list),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leno_core::balance::Algorithm;
+    use leno_core::route::RouteTable;
+    use std::net::SocketAddr;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn directory() -> (Directory, UnboundedReceiver<Ask>) {
+        let (asks, asked) = unbounded_channel();
+        (Directory::new(asks), asked)
+    }
+
+    fn payment() -> ServiceId {
+        ServiceId::new("shop", "payment")
+    }
+
+    fn known() -> Update {
+        let (balancer, routes) = (Algorithm::default(), RouteTable::default());
+        let service = Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports: Vec::new(), balancer, routes };
+        Update::Service(payment(), Some(Arc::new(service)))
+    }
+
+    fn endpoints(ports: &[u16]) -> Update {
+        let endpoint = |port: &u16| Endpoint { address: ([127, 0, 0, 1], *port).into(), workload: "p".into(), versions: vec!["v1".into()] };
+        let id = EndpointsId::new(payment(), 80);
+        Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect() })))
+    }
+
+    fn vip() -> Alias {
+        Alias::Address(SocketAddr::from(([10, 0, 0, 1], 80)))
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn an_unknown_service_is_asked_for_once_and_waited_for() {
+        let (directory, mut asked) = directory();
+        directory.apply(Update::Connected(true));
+        let answer = async {
+            assert_eq!(asked.recv().await, Some(Ask::Service(vip())));
+            directory.apply(Update::Alias(vip(), Some(payment())));
+            directory.apply(known());
+        };
+        let alias = vip();
+        let (first, second, ()) = tokio::join!(directory.resolve(&alias), directory.resolve(&alias), answer);
+        assert!(first.is_some_and(|state| state.id == payment()) && second.is_some());
+        assert!(asked.try_recv().is_err(), "asked once");
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn nobody_waits_without_a_controller_or_longer_than_a_second_with_one() {
+        let (directory, _asked) = directory();
+        let start = tokio::time::Instant::now();
+        assert!(directory.resolve(&vip()).await.is_none());
+        assert_eq!(start.elapsed(), ANSWER_TIME_MAX, "at the start the controller is given its time");
+        directory.apply(Update::Connected(false));
+        assert!(directory.resolve(&vip()).await.is_none());
+        assert_eq!(start.elapsed(), ANSWER_TIME_MAX);
+        directory.apply(Update::Alias(vip(), Some(payment())));
+        directory.apply(known());
+        assert!(directory.resolve(&vip()).await.is_some(), "what is known serves without a controller");
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_negative_answer_is_kept_until_it_changes() {
+        let (directory, mut asked) = directory();
+        directory.apply(Update::Connected(true));
+        directory.apply(Update::Alias(vip(), None));
+        assert!(directory.resolve(&vip()).await.is_none());
+        assert!(asked.try_recv().is_err(), "the answer was known");
+        directory.apply(Update::Alias(vip(), Some(payment())));
+        directory.apply(known());
+        let state = directory.resolve(&vip()).await.unwrap();
+        directory.apply(Update::Service(payment(), None));
+        assert!(state.view().is_none() && directory.resolve(&vip()).await.is_none(), "gone");
+    }
+
+    #[test]
+    fn an_endpoint_that_stays_keeps_its_load_and_one_that_leaves_is_let_go() {
+        let (directory, _asked) = directory();
+        let set = directory.endpoints(&payment(), 80);
+        directory.apply(endpoints(&[1, 2]));
+        let index = set.current().unwrap();
+        let stays = index.serving(None)[0].peer.begin();
+        let leaves = Rc::downgrade(&index.serving(None)[1].peer);
+        drop(index);
+        directory.apply(endpoints(&[1, 3]));
+        let index = set.current().unwrap();
+        assert_eq!(index.serving(None)[0].peer.in_flight(), 1);
+        assert!(Rc::ptr_eq(&index.serving(None)[0].peer, stays.peer()));
+        assert!(leaves.upgrade().is_none());
+        assert_eq!((index.serving(Some(&"v1".into())).len(), index.serving(Some(&"v2".into())).len()), (2, 0));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn what_nobody_used_for_ten_minutes_is_dropped_and_what_is_held_stays() {
+        let (directory, mut asked) = directory();
+        directory.apply(Update::Connected(true));
+        for update in [Update::Alias(vip(), Some(payment())), known()] {
+            directory.apply(update);
+        }
+        let held = directory.resolve(&vip()).await.unwrap();
+        let set = directory.endpoints(&payment(), 80);
+        assert_eq!(asked.try_recv().unwrap(), Ask::Endpoints(set.id.clone()));
+        let later = Instant::now() + UNUSED_TIME_MAX + Duration::from_secs(1);
+        directory.sweep(later);
+        assert!(asked.try_recv().is_err(), "a connection holds them");
+        drop((held, set));
+        directory.sweep(later + UNUSED_TIME_MAX);
+        let dropped = [asked.try_recv().unwrap(), asked.try_recv().unwrap()];
+        assert_eq!(dropped, [Ask::DropService(vip()), Ask::DropEndpoints(EndpointsId::new(payment(), 80))]);
+    }
+
+    #[test]
+    fn addresses_that_are_no_service_are_forgotten_beyond_the_bound() {
+        let (directory, mut asked) = directory();
+        for number in 0..=u32::try_from(ALIASES_MAX).unwrap() {
+            assert!(directory.known(&Alias::Address((std::net::Ipv4Addr::from(number), 1).into())).is_none());
+        }
+        assert!(directory.aliases.borrow().len() <= ALIASES_MAX);
+        let mut dropped = 0;
+        while let Ok(ask) = asked.try_recv() {
+            dropped += usize::from(matches!(ask, Ask::DropService(_)));
+        }
+        assert_eq!(dropped, ALIASES_MAX);
     }
 }

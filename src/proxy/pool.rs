@@ -68,9 +68,9 @@ impl Peers {
     pub fn sweep(&self, now: Instant, limits: RestLimits) {
         self.by_address.borrow_mut().retain(|_, peer| {
             let Some(peer) = peer.upgrade() else { return false };
-            peer.resting.borrow_mut().retain(|resting| {
-                now.saturating_duration_since(resting.since) < limits.time_max && looks_quiet(&resting.io)
-            });
+            peer.resting
+                .borrow_mut()
+                .retain(|resting| now.saturating_duration_since(resting.since) < limits.time_max && looks_quiet(&resting.io));
             true
         });
     }

@@ -32,7 +32,9 @@ pub async fn tunnel(client: &Io, from_client: Option<Buffer>, server: &Io, from_
         let mut down = pin!(flow(server, client, from_server, buffers, &bytes_out));
         let (mut up_ended, mut down_ended) = (false, false);
         poll_fn(|cx| {
-            for (ended, flow) in [(&mut up_ended, up.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>), (&mut down_ended, down.as_mut())] {
+            for (ended, flow) in
+                [(&mut up_ended, up.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>), (&mut down_ended, down.as_mut())]
+            {
                 if !*ended && let Poll::Ready(result) = flow.poll(cx) {
                     *ended = true;
                     if let Err(error) = result {

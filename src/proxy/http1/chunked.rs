@@ -239,9 +239,31 @@ mod tests {
         let trailer = format!("0\r\n{}\r\n", "a: b\r\n".repeat(4000));
         let dropped = format!("0\r\n{}\r\n", "host: b\r\n".repeat(4000));
         let cases = [
-            "\r\n", "g\r\n", "-1\r\n", "+1\r\nx", "0x1\r\nx", " 1\r\nx", "1 \r\nx", "1\nx\r\n", "1\rx", ";a\r\n", "5\r\nhelloX", "5\r\nhello\rX",
-            "5\r\nhello\n", "1111111111111111\r\n", "0\r\n: x\r\n\r\n", "0\r\na\r\n\r\n", "0\r\n a: b\r\n\r\n", "0\r\na : b\r\n\r\n", "0\r\n\n", "0\r\na: \0\r\n",
-            "1;\nx\r\n", "1;\0\r\nx", &long, &trailer, &dropped,
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\nx",
+            "0x1\r\nx",
+            " 1\r\nx",
+            "1 \r\nx",
+            "1\nx\r\n",
+            "1\rx",
+            ";a\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\rX",
+            "5\r\nhello\n",
+            "1111111111111111\r\n",
+            "0\r\n: x\r\n\r\n",
+            "0\r\na\r\n\r\n",
+            "0\r\n a: b\r\n\r\n",
+            "0\r\na : b\r\n\r\n",
+            "0\r\n\n",
+            "0\r\na: \0\r\n",
+            "1;\nx\r\n",
+            "1;\0\r\nx",
+            &long,
+            &trailer,
+            &dropped,
         ];
         for case in cases {
             assert_eq!(decode(case.as_bytes(), &[]), Err(BadChunk), "{case:?}");

@@ -180,7 +180,13 @@ fn find_end(inbox: &mut Buffer, scanned: &mut usize) -> Result<Option<usize>, He
 }
 
 /// Judges, routes and patches the head: everything that is decided before anything is sent.
-fn prepare<'c>(connection: &'c Connection, whom: &Whom, inbox: Buffer, range: Range<usize>, started: Instant) -> Result<Exchange<'c>, HeadError> {
+fn prepare<'c>(
+    connection: &'c Connection,
+    whom: &Whom,
+    inbox: Buffer,
+    range: Range<usize>,
+    started: Instant,
+) -> Result<Exchange<'c>, HeadError> {
     let context = &*connection.context;
     let mut out = context.buffers.take();
     let head = Head::parse(inbox.block(), range)?;
@@ -252,7 +258,9 @@ impl Exchange<'_> {
         match arrived {
             Ok(arrived) => self.deliver(arrived).await,
             Err(Failure::Refused(refusal)) => self.answer(refusal.status(), refusal.text(), refusal.reason()).await,
-            Err(Failure::Client(Stopped::Malformed(_))) => self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await,
+            Err(Failure::Client(Stopped::Malformed(_))) => {
+                self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await
+            }
             Err(Failure::Client(Stopped::Sender(_) | Stopped::Receiver(_))) => {
                 self.outcome.reason = Some("client-gone");
                 self.record(Instant::now());
@@ -373,7 +381,11 @@ impl Exchange<'_> {
             return After::Close;
         }
         let whole = self.up.is_done() && !self.upload.refused;
-        if whole && response.keep_alive && down.inbox.is_empty() && let Some(in_flight) = &self.in_flight {
+        if whole
+            && response.keep_alive
+            && down.inbox.is_empty()
+            && let Some(in_flight) = &self.in_flight
+        {
             in_flight.peer().rest(io, now, self.connection.context.settings.rest);
         }
         if keep == Keep::No || !whole {

@@ -125,7 +125,11 @@ pub struct Upload {
 }
 
 /// Runs `main` with the request's body going up beside it. Ends when `main` does, or when the client breaks off.
-pub async fn beside<T>(upload: &mut Upload, flow: impl Future<Output = Result<(), Stopped>>, main: impl Future<Output = T>) -> Result<T, Stopped> {
+pub async fn beside<T>(
+    upload: &mut Upload,
+    flow: impl Future<Output = Result<(), Stopped>>,
+    main: impl Future<Output = T>,
+) -> Result<T, Stopped> {
     let (mut flow, mut main) = (pin!(flow), pin!(main));
     let mut going_up = !upload.refused;
     poll_fn(|cx| {

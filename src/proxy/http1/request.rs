@@ -106,14 +106,7 @@ impl Request {
     pub fn view<'h>(&self, head: &'h Head<'h>, caller: &'h Caller) -> RequestHead<'h> {
         let (path, query) = split_target(self.path.text(head.bytes));
         let path = if self.form == Form::Absolute && path.is_empty() { "/" } else { path };
-        RequestHead {
-            method: self.method.text(head.bytes),
-            path,
-            query,
-            authority: self.authority.text(head.bytes),
-            headers: head,
-            caller,
-        }
+        RequestHead { method: self.method.text(head.bytes), path, query, authority: self.authority.text(head.bytes), headers: head, caller }
     }
 
     /// Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2).
@@ -209,7 +202,29 @@ fn is_host(value: Span, bytes: &[u8]) -> bool {
 /// The characters of `host[:port]` (RFC 3986): no user, no path, no list.
 fn is_authority(text: &[u8]) -> bool {
     !text.is_empty()
-        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='))
+        && text.iter().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(
+                    byte,
+                    b'-' | b'.'
+                        | b'_'
+                        | b'~'
+                        | b':'
+                        | b'['
+                        | b']'
+                        | b'%'
+                        | b'!'
+                        | b'$'
+                        | b'&'
+                        | b'\''
+                        | b'('
+                        | b')'
+                        | b'*'
+                        | b'+'
+                        | b';'
+                        | b'='
+                )
+        })
 }
 
 /// How the body is delimited (RFC 9112 section 6.3); what is uncertain is refused.

@@ -78,7 +78,8 @@ fn status_line(head: &Head<'_>) -> Result<(u16, bool), HeadError> {
         _ => return Err(HeadError::BadVersion),
     };
     let status = match rest {
-        [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] | [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b' ', ..] => {
+        [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9']
+        | [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b' ', ..] => {
             let digit = |byte: u8| u16::from(byte - b'0');
             digit(*hundreds) * 100 + digit(*tens) * 10 + digit(*ones)
         }

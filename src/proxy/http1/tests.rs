@@ -186,10 +186,22 @@ fn a_request_head_is_patched_where_it_must_be() {
     let cases = [
         ("GET / HTTP/1.0\r\n\r\n", format!("GET / HTTP/1.1\r\nhost: 10.0.0.9:80\r\n{added}\r\n")),
         ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", format!("GET http://a HTTP/1.1\r\nHost: a\r\n{added}\r\n")),
-        ("GET / HTTP/1.1\r\nHost: a\r\nTE: Trailers\r\nA: 1\r\n\r\n", format!("GET / HTTP/1.1\r\nHost: a\r\nTE: Trailers\r\nA: 1\r\n{added}connection: te\r\n\r\n")),
-        ("GET / HTTP/1.1\r\nA: 1\r\nProxy-Connection: x\r\nX-Leno-Y: z\r\nHost: a\r\nKeep-Alive: 1\r\n\r\n", format!("GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\n{added}\r\n")),
-        ("GET / HTTP/1.1\r\nConnection: b ,, C\r\nB: 1\r\nHost: a\r\nc: 2\r\nD: 3\r\n\r\n", format!("GET / HTTP/1.1\r\nHost: a\r\nD: 3\r\n{added}\r\n")),
-        ("GET / HTTP/1.1\r\nHost: a\r\nProxy-Authorization: x\r\n\r\n", format!("GET / HTTP/1.1\r\nHost: a\r\nProxy-Authorization: x\r\n{added}\r\n")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTE: Trailers\r\nA: 1\r\n\r\n",
+            format!("GET / HTTP/1.1\r\nHost: a\r\nTE: Trailers\r\nA: 1\r\n{added}connection: te\r\n\r\n"),
+        ),
+        (
+            "GET / HTTP/1.1\r\nA: 1\r\nProxy-Connection: x\r\nX-Leno-Y: z\r\nHost: a\r\nKeep-Alive: 1\r\n\r\n",
+            format!("GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\n{added}\r\n"),
+        ),
+        (
+            "GET / HTTP/1.1\r\nConnection: b ,, C\r\nB: 1\r\nHost: a\r\nc: 2\r\nD: 3\r\n\r\n",
+            format!("GET / HTTP/1.1\r\nHost: a\r\nD: 3\r\n{added}\r\n"),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nProxy-Authorization: x\r\n\r\n",
+            format!("GET / HTTP/1.1\r\nHost: a\r\nProxy-Authorization: x\r\n{added}\r\n"),
+        ),
     ];
     for (text, want) in cases {
         assert_eq!(patched(text, true, false), want, "{text:?}");
@@ -197,7 +209,8 @@ fn a_request_head_is_patched_where_it_must_be() {
     assert_eq!(patched("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", true, true), format!("GET / HTTP/1.1\r\nHost: a\r\n{added}\r\n"));
     let chain = "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 1.1.1.1\r\nx-request-id: i\r\nx-forwarded-for: 2.2.2.2\r\nx-forwarded-proto: https\r\n\r\n";
     assert_eq!(patched(chain, true, false), chain, "the outbound side leaves what is there");
-    let inbound = "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: i\r\nx-forwarded-proto: https\r\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\r\n\r\n";
+    let inbound =
+        "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: i\r\nx-forwarded-proto: https\r\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\r\n\r\n";
     assert_eq!(patched(chain, false, false), inbound);
 }
 
@@ -233,8 +246,18 @@ fn a_response_head_is_patched_where_it_must_be() {
         ("HTTP/1.0 200\r\nA: 1\r\n\r\n", ASKED, Keep::No, "HTTP/1.1 200 \r\nA: 1\r\nconnection: close\r\n\r\n"),
         ("HTTP/1.1 204 N\r\nContent-Length: 5\r\nA: 1\r\n\r\n", ASKED, Keep::Silently, "HTTP/1.1 204 N\r\nA: 1\r\n\r\n"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", old, Keep::No, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-Leno-Z: 1\r\n\r\n", old, Keep::Told, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nconnection: keep-alive\r\n\r\n"),
-        ("HTTP/1.1 426 U\r\nUpgrade: h2\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n", ASKED, Keep::Silently, "HTTP/1.1 426 U\r\nUpgrade: h2\r\nContent-Length: 0\r\nconnection: upgrade\r\n\r\n"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-Leno-Z: 1\r\n\r\n",
+            old,
+            Keep::Told,
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nconnection: keep-alive\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 426 U\r\nUpgrade: h2\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+            ASKED,
+            Keep::Silently,
+            "HTTP/1.1 426 U\r\nUpgrade: h2\r\nContent-Length: 0\r\nconnection: upgrade\r\n\r\n",
+        ),
     ];
     for (text, asked, keep, want) in cases {
         let buffers = Rc::new(Buffers::default());

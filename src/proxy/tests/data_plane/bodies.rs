@@ -187,7 +187,9 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
     });
     let (mesh, address) = Setup::to(&[&server]).start();
     let mut client = Peer::dial(address);
-    client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\nearly");
+    client.send(
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\nearly",
+    );
     let head = client.head().unwrap();
     assert_eq!(head, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\nconnection: upgrade\r\n\r\n");
     assert_eq!(client.exactly(5), b"first");

@@ -83,7 +83,9 @@ fn the_inbound_side_names_its_peer_once() {
     let app = server.address;
     let (_mesh, address) = Setup::default().start_with(|| Accept::InboundApp { app, port: 8080 });
     let mut client = Peer::dial(address);
-    for (sent, want) in [("", "127.0.0.1"), ("x-forwarded-for: 127.0.0.1\r\n", "127.0.0.1"), ("x-forwarded-for: 1.2.3.4\r\n", "1.2.3.4, 127.0.0.1")] {
+    for (sent, want) in
+        [("", "127.0.0.1"), ("x-forwarded-for: 127.0.0.1\r\n", "127.0.0.1"), ("x-forwarded-for: 1.2.3.4\r\n", "1.2.3.4, 127.0.0.1")]
+    {
         client.ask(&format!("GET / HTTP/1.1\r\nHost: payment\r\n{sent}\r\n"));
         let request = told.recv().unwrap();
         assert_eq!(request.matches("x-forwarded-for").count(), 1, "{request}");
@@ -105,7 +107,11 @@ fn hop_by_hop_fields_of_a_response_stay_behind() {
 fn a_response_to_head_has_a_length_and_no_body() {
     let server = Server::start(|mut peer| {
         while let Some(request) = peer.message() {
-            peer.send(if request.head.starts_with("HEAD") { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" } else { "HTTP/1.1 204 No Content\r\n\r\n" });
+            peer.send(if request.head.starts_with("HEAD") {
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+            } else {
+                "HTTP/1.1 204 No Content\r\n\r\n"
+            });
         }
     });
     let (_mesh, address) = Setup::to(&[&server]).start();
@@ -179,7 +185,8 @@ fn what_is_too_large_is_refused_with_its_own_status() {
 }
 
 fn weighted(destinations: &[(&str, u32)]) -> Vec<Destination> {
-    let destination = |(version, weight): &(&str, u32)| Destination { target: Target::Version((*version).into()), weight: Weight::new(*weight).unwrap() };
+    let destination =
+        |(version, weight): &(&str, u32)| Destination { target: Target::Version((*version).into()), weight: Weight::new(*weight).unwrap() };
     destinations.iter().map(destination).collect()
 }
 

@@ -67,7 +67,11 @@ fn a_server_that_speaks_first_on_an_undeclared_port_is_heard_after_the_wait() {
     client.send("GET / HTTP/1.1\r\n");
     assert_eq!(client.until("\n").unwrap(), "GET / HTTP/1.1\r\n", "opaque from then on");
     assert_eq!(server.connections(), 1, "the connection that was dialled to listen is the one that is used");
-    assert!(mesh.metrics().lines().any(|line| line.starts_with("leno_detection_timeouts_total") && line.ends_with(" 1")), "{}", mesh.metrics());
+    assert!(
+        mesh.metrics().lines().any(|line| line.starts_with("leno_detection_timeouts_total") && line.ends_with(" 1")),
+        "{}",
+        mesh.metrics()
+    );
 }
 
 #[test]

@@ -114,7 +114,11 @@ impl Mesh {
 
     pub(crate) fn set_endpoints(&self, endpoints: &[(SocketAddr, &str)]) {
         let id = EndpointsId::new(payment(), PORT);
-        let endpoint = |(address, version): &(SocketAddr, &str)| Endpoint { address: *address, workload: Name::from("payment"), versions: vec![Name::from(*version)] };
+        let endpoint = |(address, version): &(SocketAddr, &str)| Endpoint {
+            address: *address,
+            workload: Name::from("payment"),
+            versions: vec![Name::from(*version)],
+        };
         let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints: endpoints.iter().map(endpoint).collect() });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
@@ -252,7 +256,10 @@ impl Message {
     }
 
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).find_map(|line| line.split_once(": ").filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+        self.head
+            .lines()
+            .skip(1)
+            .find_map(|line| line.split_once(": ").filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value))
     }
 
     pub(crate) fn body(&self) -> &str {
@@ -345,9 +352,9 @@ impl Peer {
             message.body = self.exactly(length);
         } else if message.field("transfer-encoding") == Some("chunked") {
             message.body = self.until("0\r\n")?.into_bytes();
-            message.body.extend(self.until("\r\n").unwrap().into_bytes());
+            message.body.extend(self.until("\r\n")?.into_bytes());
             while !message.body.ends_with(b"\r\n\r\n") {
-                message.body.extend(self.until("\r\n").unwrap().into_bytes());
+                message.body.extend(self.until("\r\n")?.into_bytes());
             }
         }
         Some(message)
