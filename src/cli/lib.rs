@@ -21,7 +21,6 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
 enum Command {
     /// Run the mesh on this machine, from a folder of manifests
     Up(up::Arguments),

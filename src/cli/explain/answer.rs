@@ -213,7 +213,8 @@ fn at_address(translator: &Translator, ip: IpAddr, port: u16) -> Result<ServiceI
 fn by_host(translator: &Translator, question: &Question) -> Result<ServiceId, Vec<String>> {
     translator.find_host(&question.host, question.namespace()).ok_or_else(|| {
         let mut notes = vec![format!("no service is called {} from namespace {}", question.host, question.namespace())];
-        let near: Vec<_> = similar(&question.host, translator.services()).iter().map(|id| format!("{} ({}.{})", id, id.name, id.namespace)).collect();
+        let near: Vec<_> =
+            similar(&question.host, translator.services()).iter().map(|id| format!("{} ({}.{})", id, id.name, id.namespace)).collect();
         let all: Vec<_> = translator.services().map(ToString::to_string).collect();
         notes.push(match (near.is_empty(), all.len()) {
             (false, _) => format!("there is {}", listed(&near)),
@@ -223,6 +224,19 @@ fn by_host(translator: &Translator, question: &Question) -> Result<ServiceId, Ve
         });
         notes
     })
+}
+
+/// What a request goes to when no route says otherwise.
+const OWN: &str = "the service's own endpoints";
+
+/// How a connection is carried.
+enum Carried {
+    /// Request by request.
+    ByRequest,
+    /// As it is; why.
+    Unread(String),
+    /// Not at all; what the proxy answers.
+    Not(String),
 }
 
 struct Answer<'a> {
@@ -237,9 +251,10 @@ impl Answer<'_> {
         let balancer = Some(self.service.balancer.to_string());
         let policy = self.service.routes.policy().map(ToString::to_string);
         let base = Explanation { service: Some(found), balancer, policy, notes: self.reports(), ..empty };
-        let explanation = match self.unread() {
-            Some(note) => self.connection(base, note),
-            None => self.request(base),
+        let explanation = match self.carried() {
+            Carried::Unread(note) => self.connection(base, note),
+            Carried::Not(answer) => Explanation { destinations: vec![nobody(answer)], ..base },
+            Carried::ByRequest => self.request(base),
         };
         let refused = explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
         Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, ..explanation }
@@ -249,23 +264,32 @@ impl Answer<'_> {
         self.question.port
     }
 
-    /// Why the bytes are carried without being looked at, if they are.
-    fn unread(&self) -> Option<String> {
+    /// How the proxy carries what is spoken on such a port.
+    fn carried(&self) -> Carried {
         let protocol = self.service.port(self.port()).map_or(Protocol::Detect, |port| port.protocol);
-        match (protocol, self.question.scheme) {
-            (Protocol::Tcp | Protocol::Tls, _) => Some(format!(
-                "the port is declared {}, so the connection is carried as it is: no route is judged",
-                protocol_words(protocol)
-            )),
-            (_, Scheme::Https) => Some("the app speaks TLS of its own, so the connection is carried as it is: no route is judged".to_owned()),
-            (Protocol::Detect, Scheme::Tcp) => Some("bytes that are no HTTP are carried as they are: no route is judged".to_owned()),
-            (Protocol::Detect | Protocol::Http | Protocol::Http2 | Protocol::Grpc, _) => None,
+        let words = protocol_words(protocol);
+        match (protocol.is_opaque(), protocol.is_http(), self.question.scheme) {
+            (true, _, _) => {
+                Carried::Unread(format!("the port is declared {words}, so the connection is carried as it is: no route is judged"))
+            }
+            (_, _, Scheme::Http) => Carried::ByRequest,
+            (_, true, Scheme::Https) => {
+                Carried::Not(format!("400: the port is declared {words}, TLS is not; declare it TLS in MeshService.spec.ports"))
+            }
+            (_, true, Scheme::Tcp) => Carried::Not(format!("400: the port is declared {words}; declare it TCP in MeshService.spec.ports")),
+            (_, false, Scheme::Https) => {
+                Carried::Unread("the app speaks TLS of its own, so the connection is carried as it is: no route is judged".to_owned())
+            }
+            (_, false, Scheme::Tcp) => Carried::Unread("bytes that are no HTTP are carried as they are: no route is judged".to_owned()),
         }
     }
 
     fn connection(&self, base: Explanation, note: String) -> Explanation {
         let backend = route::decide_connection(self.service, self.port());
-        let own = self.destination(backend, "the service's own endpoints".into(), 100.0, None);
+        let mut own = self.destination(backend, OWN.into(), 100.0, None);
+        if own.answer.is_some() {
+            own.answer = Some("closed: it has no endpoint that is ready".to_owned());
+        }
         let mut notes = vec![note];
         notes.extend(base.notes);
         Explanation { destinations: vec![own], notes, ..base }
@@ -296,7 +320,7 @@ impl Answer<'_> {
     /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.
     fn destinations<'t>(&self, decision: &Decision<'t>, decide: impl Fn(u64) -> Backend<'t>) -> Vec<Destination> {
         let Some(rule) = decision.rule.filter(|rule| !rule.destinations.is_empty()) else {
-            return vec![self.destination(decision.backend, "the service's own endpoints".into(), 100.0, None)];
+            return vec![self.destination(decision.backend, OWN.into(), 100.0, None)];
         };
         let weight = |place: usize| u64::from(rule.destinations[place].weight.get());
         let total: u64 = (0..rule.destinations.len()).map(weight).sum();
@@ -341,7 +365,7 @@ impl Answer<'_> {
         match target {
             route::Target::Version(version) => format!("version {version}"),
             route::Target::Service { service, port } => format!("service {service}, port {}", port.unwrap_or(self.port())),
-            route::Target::Missing(what) => format!("{what}, which does not exist"),
+            route::Target::Missing(what) => what.to_string(),
         }
     }
 
@@ -364,6 +388,10 @@ impl Answer<'_> {
         });
         failing.collect()
     }
+}
+
+fn nobody(answer: String) -> Destination {
+    Destination { percent: 100.0, name: "nobody".to_owned(), drawn: None, endpoints: Vec::new(), answer: Some(answer) }
 }
 
 fn candidate(endpoint: &leno_core::endpoints::Endpoint) -> Candidate {

@@ -64,7 +64,9 @@ async fn list(client: &Client, kind: Kind, namespace: Option<&str>, translator: 
         let page = match api.list(&params).await {
             Ok(page) => page,
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                anyhow::bail!("the cluster does not know {kind}: install Leno (helm install), or its definitions (leno crds | kubectl apply -f -)")
+                anyhow::bail!(
+                    "the cluster does not know {kind}: install Leno (helm install), or its definitions (leno crds | kubectl apply -f -)"
+                )
             }
             Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
         };
@@ -82,7 +84,11 @@ async fn list(client: &Client, kind: Kind, namespace: Option<&str>, translator: 
 fn change(kind: Kind, mut object: DynamicObject, resource: &ApiResource) -> anyhow::Result<Change> {
     object.types = Some(kube::core::TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
     object.metadata.managed_fields = None;
-    let key = ObjectKey::new(kind, object.metadata.namespace.as_deref().unwrap_or("default"), object.metadata.name.as_deref().unwrap_or_default());
+    let key = ObjectKey::new(
+        kind,
+        object.metadata.namespace.as_deref().unwrap_or("default"),
+        object.metadata.name.as_deref().unwrap_or_default(),
+    );
     let generation = object.metadata.generation;
     Ok(match decode(&serde_json::to_value(object)?) {
         Some(Ok(object)) => Change::Apply(object),

@@ -92,7 +92,8 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCo
 
 /// Takes in what the manifests say; a folder with problems is not explained, because the answer might be wrong.
 fn read_folder(path: &Path, translator: &mut Translator) -> anyhow::Result<()> {
-    let texts = folder::read(path).with_context(|| format!("{} cannot be read: give -f a folder of manifests, or one file", path.display()))?;
+    let texts =
+        folder::read(path).with_context(|| format!("{} cannot be read: give -f a folder of manifests, or one file", path.display()))?;
     anyhow::ensure!(!texts.is_empty(), "{} holds no *.yaml or *.yml file: give -f the folder that holds your manifests", path.display());
     let mut folder = Folder::default();
     for change in folder.update(texts) {

@@ -56,7 +56,10 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     match it.outcome {
         Outcome::Routed => writeln!(f, "outcome       an endpoint takes it"),
-        Outcome::Refused => writeln!(f, "outcome       not every such request is taken by an endpoint, see above"),
+        Outcome::Refused if it.destinations.iter().any(|destination| !destination.endpoints.is_empty() && destination.drawn.is_none()) => {
+            writeln!(f, "outcome       some of such requests are taken by no endpoint, see above")
+        }
+        Outcome::Refused => writeln!(f, "outcome       no endpoint takes it"),
         Outcome::PassesThrough => Ok(()),
     }
 }

@@ -87,7 +87,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{} cannot be read: give -f a folder of manifests, or one file", arguments.file.display()))?;
     let says = Says::default();
     let filter = std::env::var("LENO_LOG").unwrap_or_else(|_unset| "warn".to_owned());
-    let filter = EnvFilter::try_new(&filter).with_context(|| format!("LENO_LOG={filter:?} is no log filter: write warn, info or leno_proxy=debug"))?;
+    let filter = EnvFilter::try_new(&filter)
+        .with_context(|| format!("LENO_LOG={filter:?} is no log filter: write warn, info or leno_proxy=debug"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(says.clone()).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(up(arguments, says))?;

@@ -42,10 +42,8 @@ impl Process {
         if spec.command.is_empty() {
             return None;
         }
-        let mut variables = BTreeMap::from([
-            ("LENO_ADDRESS".to_owned(), spec.address.to_string()),
-            ("LENO_OUTBOUND".to_owned(), outbound.to_string()),
-        ]);
+        let mut variables =
+            BTreeMap::from([("LENO_ADDRESS".to_owned(), spec.address.to_string()), ("LENO_OUTBOUND".to_owned(), outbound.to_string())]);
         if let Some(first) = spec.ports.first() {
             variables.insert("PORT".to_owned(), first.port.to_string());
         }

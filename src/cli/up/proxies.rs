@@ -87,7 +87,8 @@ impl Start {
                 Some(address) => *address,
                 None => addresses::free(ip, &[INBOUND_PORT.saturating_add(place).saturating_add(100)]),
             };
-            numbered(address).map(|address| (address, Accept::InboundApp { app: SocketAddr::new(app.address, *port), port: address.port() }))
+            numbered(address)
+                .map(|address| (address, Accept::InboundApp { app: SocketAddr::new(app.address, *port), port: address.port() }))
         };
         listeners.extend((0..).zip(&app.ports).map(inbound).collect::<io::Result<Vec<_>>>()?);
         let proxy = boot::start(self.config(id.clone(), &id.name, listeners, admin, app.address))?;

@@ -136,11 +136,15 @@ fn known(translator: &Translator) -> Known {
     }
     for key in translator.reported() {
         let Some(report) = translator.report(&key) else { continue };
-        if let Some((_, versions)) = report.service.as_ref().and_then(|id| known.services.get_mut(id)).filter(|_| !report.versions.is_empty()) {
+        if let Some((_, versions)) =
+            report.service.as_ref().and_then(|id| known.services.get_mut(id)).filter(|_| !report.versions.is_empty())
+        {
             versions.clone_from(&report.versions);
         }
         let failing = report.conditions.iter().filter(|condition| !condition.holds);
-        known.problems.extend(failing.map(|condition| format!("{key}: {}=False ({}): {}", condition.kind, condition.reason, condition.message)));
+        known
+            .problems
+            .extend(failing.map(|condition| format!("{key}: {}=False ({}): {}", condition.kind, condition.reason, condition.message)));
     }
     known
 }

@@ -89,7 +89,10 @@ fn service_rows(id: &ServiceId, service: &ServiceView, figures: &BTreeMap<Whose,
 }
 
 fn row(cells: &[String; 8]) -> String {
-    let cells = cells.iter().zip(COLUMNS).map(|(cell, (_, width, right))| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
+    let cells = cells
+        .iter()
+        .zip(COLUMNS)
+        .map(|(cell, (_, width, right))| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
@@ -99,7 +102,12 @@ pub fn busy(view: &View) -> Vec<String> {
     let words = busy.map(|((id, version), figures)| {
         let version = version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
         let success = figures.success.unwrap_or_default() * 100.0;
-        format!("{id}{version}: {:.1} requests/s, {success:.1} % success, p50 {}, p99 {}", figures.rate, time(figures.p50), time(figures.p99))
+        format!(
+            "{id}{version}: {:.1} requests/s, {success:.1} % success, p50 {}, p99 {}",
+            figures.rate,
+            time(figures.p50),
+            time(figures.p99)
+        )
     });
     words.collect()
 }
@@ -119,19 +127,18 @@ mod tests {
 
     fn view() -> View {
         let payment = ServiceId::new("shop", "payment");
-        let figures = Figures {
-            rate: 18.04,
-            success: Some(0.995),
-            p50: Some(Duration::from_micros(1_250)),
-            p99: Some(Duration::from_millis(250)),
-        };
+        let figures =
+            Figures { rate: 18.04, success: Some(0.995), p50: Some(Duration::from_micros(1_250)), p99: Some(Duration::from_millis(250)) };
         View {
             services: [
-                (payment.clone(), ServiceView {
-                    addresses: [(80, "127.70.1.2:10080".parse().unwrap())].into(),
-                    endpoints: 2,
-                    versions: vec![("v1".into(), 1), ("v2".into(), 1)],
-                }),
+                (
+                    payment.clone(),
+                    ServiceView {
+                        addresses: [(80, "127.70.1.2:10080".parse().unwrap())].into(),
+                        endpoints: 2,
+                        versions: vec![("v1".into(), 1), ("v2".into(), 1)],
+                    },
+                ),
                 (ServiceId::new("shop", "orders"), ServiceView::default()),
             ]
             .into(),

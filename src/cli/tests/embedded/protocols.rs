@@ -31,7 +31,8 @@ fn a_websocket_is_carried_after_the_upgrade() {
 
 #[test]
 fn a_server_may_speak_first_on_a_port_declared_tcp() {
-    let mesh = Mesh::up(&[service("greeter"), protocol("greeter", "TCP"), workload("greeter-1", "greeter", "v1", apps::greeting())].concat());
+    let mesh =
+        Mesh::up(&[service("greeter"), protocol("greeter", "TCP"), workload("greeter-1", "greeter", "v1", apps::greeting())].concat());
     let mut client = Client::to(mesh.service("shop/greeter", 80));
     assert_eq!(client.line(), "hello, who is there?\n");
     client.send("leno\n");

@@ -67,7 +67,10 @@ fn the_state_file_names_every_service_and_sidecar_in_the_form_that_is_promised()
     let state = mesh.state();
     let keys = |part: &str| state[part].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(state.as_object().unwrap().len(), 2);
-    assert_eq!((keys("services"), keys("workloads")), (vec!["shop/payment".into()], vec!["shop/payment-1".into(), "shop/payment-2".into(), "shop/web-1".into()]));
+    assert_eq!(
+        (keys("services"), keys("workloads")),
+        (vec!["shop/payment".into()], vec!["shop/payment-1".into(), "shop/payment-2".into(), "shop/web-1".into()])
+    );
     assert!(mesh.service("shop/payment", 80).ip().is_loopback());
     let admin = state["workloads"]["shop/web-1"]["admin"].as_str().unwrap().parse().unwrap();
     assert_eq!(get(admin, "/ready", "").status, 200);

@@ -18,19 +18,26 @@ fn run(command: &str) -> String {
 /// Words of a command line; double quotes keep one together.
 fn words(command: &str) -> Vec<String> {
     let parts = command.split('"').enumerate();
-    let words = parts.flat_map(|(index, part)| if index % 2 == 1 { vec![part.to_owned()] } else { part.split_whitespace().map(str::to_owned).collect() });
+    let words = parts.flat_map(
+        |(index, part)| if index % 2 == 1 { vec![part.to_owned()] } else { part.split_whitespace().map(str::to_owned).collect() },
+    );
     words.collect()
 }
 
 #[test]
 fn explain_prints_what_its_transcripts_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/embedded/explain");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "txt")).collect();
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "txt"))
+        .collect();
     files.sort();
     assert!(files.len() >= 8, "{files:?}");
     for file in files {
         let want = fs::read_to_string(&file).unwrap();
-        let command = want.lines().next().and_then(|line| line.strip_prefix("$ ")).unwrap_or_else(|| panic!("{file:?} begins with `$ leno …`"));
+        let command =
+            want.lines().next().and_then(|line| line.strip_prefix("$ ")).unwrap_or_else(|| panic!("{file:?} begins with `$ leno …`"));
         let got = run(command);
         if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
             fs::write(&file, got).unwrap();
@@ -47,7 +54,8 @@ fn every_folder_of_manifests_is_without_problems() {
     let folders: Vec<_> = examples.chain([root.join("demo")]).collect();
     assert!(folders.len() >= 4);
     for folder in folders {
-        let output = Command::new(env!("CARGO_BIN_EXE_leno")).args(["explain", "GET", "http://nobody.shop/", "-f"]).arg(&folder).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_leno")).args(["explain", "GET", "http://nobody.shop/", "-f"]).arg(&folder).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "{folder:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("no service is called nobody.shop"), "{said}");

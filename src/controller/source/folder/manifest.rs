@@ -76,7 +76,7 @@ pub fn parse(file: &Path, text: &str) -> Parsed {
         match value {
             Ok(value) if value.is_null() => {}
             Ok(value) => match serde_json::to_value(value) {
-                Ok(value) => reader.document(Position { document, prefix: String::new() }, value),
+                Ok(value) => reader.document(&Position { document, prefix: String::new() }, value),
                 Err(error) => reader.problem_at(reader.lines.find(document, ""), error.to_string()),
             },
             Err(error) => {
@@ -126,7 +126,6 @@ fn in_words(error: &str) -> String {
 }
 
 /// Where an object stands: in which document, and at which path of it (`items[3]`).
-#[derive(Clone)]
 struct Position {
     document: usize,
     prefix: String,
@@ -139,20 +138,20 @@ struct Reader {
 }
 
 impl Reader {
-    fn document(&mut self, at: Position, mut value: Value) {
+    fn document(&mut self, at: &Position, mut value: Value) {
         let (kind, api_version) = (text(&value, "kind").to_owned(), text(&value, "apiVersion").to_owned());
         if kind.is_empty() || api_version.is_empty() {
             let message = "this is no object: it begins with apiVersion and kind, such as `apiVersion: v1` and `kind: Service`";
-            return self.problem(&at, "", message.into());
+            return self.problem(at, "", message.into());
         }
         let items = value.get_mut("items").map(Value::take);
         match (kind.strip_suffix("List"), items) {
-            (Some(item_kind), Some(Value::Array(items))) => self.list(&at, item_kind, &api_version, items),
+            (Some(item_kind), Some(Value::Array(items))) => self.list(at, item_kind, &api_version, items),
             (_, Some(items)) => {
                 value["items"] = items;
-                self.object(&at, value);
+                self.object(at, value);
             }
-            (_, None) => self.object(&at, value),
+            (_, None) => self.object(at, value),
         }
     }
 
@@ -163,7 +162,7 @@ impl Reader {
                 fields.entry("kind").or_insert_with(|| item_kind.into());
                 fields.entry("apiVersion").or_insert_with(|| api_version.into());
             }
-            self.document(Position { document: at.document, prefix: format!("{}items[{index}].", at.prefix) }, item);
+            self.document(&Position { document: at.document, prefix: format!("{}items[{index}].", at.prefix) }, item);
         }
     }
 
@@ -263,17 +262,28 @@ mod tests {
 
     #[test]
     fn a_problem_names_its_line_and_says_what_to_do() {
-        let policy = "apiVersion: leno.dev/v1alpha1\nkind: TrafficPolicy\nmetadata:\n  name: payment\nspec:\n  targetRef: {name: payment}\n";
+        let policy =
+            "apiVersion: leno.dev/v1alpha1\nkind: TrafficPolicy\nmetadata:\n  name: payment\nspec:\n  targetRef: {name: payment}\n";
         let cases = [
             ("unknown field", format!("{policy}  timeoutt: 5s\n"), "m/a.yaml:7: ", "did you mean timeout?"),
-            ("nested field", format!("{policy}  routes:\n  - name: a\n    destinations:\n    - version: v1\n      weigth: 9\n"), "m/a.yaml:11: ", "weight"),
+            (
+                "nested field",
+                format!("{policy}  routes:\n  - name: a\n    destinations:\n    - version: v1\n      weigth: 9\n"),
+                "m/a.yaml:11: ",
+                "weight",
+            ),
             ("wrong type", format!("{policy}  timeout: 5\n"), "m/a.yaml:7: ", "text"),
             ("second document", format!("{SERVICE}---\n{policy}  timeout: never\n"), "m/a.yaml:12: ", "duration"),
             ("no name", "apiVersion: v1\nkind: Pod\nmetadata:\n  labels: {a: b}\n".into(), "m/a.yaml:3: ", "name"),
             ("no object", "a: 1\n".into(), "m/a.yaml:1: ", "apiVersion"),
             ("no YAML", format!("{SERVICE}spec: [\n"), "m/a.yaml:", "no YAML"),
             ("field twice", "apiVersion: v1\nkind: Service\nkind: Service\n".into(), "m/a.yaml:", "duplicate"),
-            ("kind that is not there", "apiVersion: leno.dev/v1alpha1\nkind: TraficPolicy\nmetadata: {name: a}\n".into(), "m/a.yaml:2: ", "TrafficPolicy"),
+            (
+                "kind that is not there",
+                "apiVersion: leno.dev/v1alpha1\nkind: TraficPolicy\nmetadata: {name: a}\n".into(),
+                "m/a.yaml:2: ",
+                "TrafficPolicy",
+            ),
         ];
         for (name, text, place, words) in cases {
             let told = problems(&text);

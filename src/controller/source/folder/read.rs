@@ -56,7 +56,8 @@ fn text(path: &Path) -> Result<String, String> {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes: keep only manifests in this folder"));
     }
     let bytes = fs::read(path).map_err(unreadable)?;
-    String::from_utf8(bytes).map_err(|error| format!("the file is no UTF-8 text (byte {}): save it as UTF-8", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|error| format!("the file is no UTF-8 text (byte {}): save it as UTF-8", error.utf8_error().valid_up_to()))
 }
 
 #[cfg(test)]
@@ -73,7 +74,8 @@ mod tests {
         }
         fs::write(root.path().join("a/odd.yaml"), [0xff]).unwrap();
         let texts = read(root.path()).unwrap();
-        let found: Vec<_> = texts.iter().map(|(path, text)| (path.strip_prefix(root.path()).unwrap().display().to_string(), text.is_ok())).collect();
+        let found: Vec<_> =
+            texts.iter().map(|(path, text)| (path.strip_prefix(root.path()).unwrap().display().to_string(), text.is_ok())).collect();
         assert_eq!(found, [("a/b/y.yml".to_owned(), true), ("a/odd.yaml".to_owned(), false), ("x.yaml".to_owned(), true)]);
         assert_eq!(read(&root.path().join("x.yaml")).unwrap().len(), 1, "a single file will do");
         assert!(read(&root.path().join("none")).is_err());
