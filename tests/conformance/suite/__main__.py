@@ -1,30 +1,41 @@
-"""Starts the servers and the proxy, runs the cases, reports. Arguments: the proxy's binary, then words that cases must hold."""
+"""Starts the servers and the proxies, runs the cases, reports.
 
+Arguments: the binaries `leno-proxy` and `leno`, then words: only cases whose mesh, group and name hold all of them run."""
+
+import os
 import pathlib
 import sys
 import tempfile
 import time
 
 from . import check, mesh
-from . import http1, smuggling, upstream, tools, rpc, http2, drain  # in this order they run
+from . import http1, smuggling, upstream, tools, rpc, explicit, http2, drain  # in this order they run
+
+
+def run_all(folder, binaries, wanted):
+    passed = failed = 0
+    apps = mesh.Apps(folder)
+    try:
+        for under_test, binary in zip((mesh.Proxy, mesh.Up), binaries):
+            env = under_test(binary, folder, apps)
+            try:
+                counts = check.run(env, wanted)
+            finally:
+                env.process.kill()
+            passed, failed = passed + counts[0], failed + counts[1]
+    finally:
+        apps.nginx.process.kill()
+    return passed, failed
 
 
 def main():
-    binary, *wanted = sys.argv[1:]
+    proxy, leno, *wanted = sys.argv[1:]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="leno-conformance-") as folder:
-        folder = pathlib.Path(folder)
-        apps = mesh.Apps(folder)
-        env = mesh.Proxy(binary, folder, apps)
-        try:
-            passed, failed = check.run(env, wanted)
-        finally:
-            env.process.kill()
-            apps.nginx.process.kill()
-    print(f"in {time.monotonic() - began:.0f} s: {passed} passed, {failed} failed", flush=True)
-    sys.stdout.flush()
-    # Threads of the servers still wait for connections.
-    import os
+        passed, failed = run_all(pathlib.Path(folder), (proxy, leno), wanted)
+    print(f"took {time.monotonic() - began:.0f} s")
+    print(f"{passed} passed, {failed} failed", flush=True)
+    # Threads of the servers still wait for connections, so nothing short of this ends the process.
     os._exit(1 if failed or not passed else 0)
 
 

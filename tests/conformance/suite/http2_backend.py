@@ -16,6 +16,7 @@ from .backend import Server
 class Stream:
     def __init__(self, headers):
         self.headers, self.length, self.trailers = headers, 0, []
+        self.path = dict(headers).get(":path")
 
 
 class Recorder(Server):
@@ -27,7 +28,7 @@ class Recorder(Server):
     def reset(self):
         """Forgets what was recorded."""
         with self.lock:
-            self.begun, self.requests, self.malformed, self.resets = [], [], [], 0
+            self.begun, self.requests, self.malformed, self.resets = [], [], [], []
 
     def serve(self, sock):
         config = h2.config.H2Configuration(client_side=False, header_encoding="latin-1")
@@ -57,28 +58,29 @@ class Recorder(Server):
             case h2.events.RequestReceived():
                 streams[event.stream_id] = Stream(event.headers)
                 with self.lock:
-                    self.begun.append(dict(event.headers).get(":path"))
+                    self.begun.append(streams[event.stream_id].path)
             case h2.events.DataReceived():
                 stream = streams.get(event.stream_id)
                 if stream:
                     stream.length += len(event.data)
+                if stream and not stream.path.startswith("/stall"):
                     connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.TrailersReceived():
                 streams[event.stream_id].trailers = event.headers
             case h2.events.StreamReset():
-                streams.pop(event.stream_id, None)
+                stream = streams.pop(event.stream_id, None)
                 waiting.pop(event.stream_id, None)
                 with self.lock:
-                    self.resets += 1
+                    self.resets.append(stream and stream.path)
             case h2.events.StreamEnded():
-                stream = streams.pop(event.stream_id)
+                stream = streams[event.stream_id]
                 with self.lock:
                     self.requests.append(stream)
                 self.answer(connection, event.stream_id, stream, waiting)
 
     def answer(self, connection, number, stream, waiting):
         asked = dict(stream.headers)
-        path, _, argument = asked[":path"].lstrip("/").partition("/")
+        path, _, argument = stream.path.lstrip("/").partition("/")
         if path == "never":
             return
         if path == "bytes":

@@ -1,11 +1,10 @@
 """The proxies under test, and the servers behind them."""
 
+import json
 import os
 import pathlib
 import socket
 import subprocess
-import tempfile
-import threading
 import time
 import urllib.request
 
@@ -70,55 +69,30 @@ class Nginx:
         self.process = subprocess.Popen(["nginx", "-c", str(config), "-e", str(log)], env={"PATH": path})
 
 
-class Proxy:
-    """One `leno-proxy`, with the addresses of services that it carries to; its controller is this program."""
+class Mesh:
+    """A process with the proxies under test, and the addresses of services that lead through them."""
 
-    name = "one proxy"
+    skipped = ()
 
-    def __init__(self, binary, folder, apps):
-        self.apps, self.log_path = apps, folder / "proxy.log"
-        self.control = control.Control(folder, "shop/client")
-        self.addresses = {}
-        for name, protocol, addresses, timeout in apps.services():
-            self.control.add(f"shop/{name}", PORT, protocol, addresses, timeout)
-            self.addresses[name] = ("127.0.0.1", free_port())
-        self.admin = ("127.0.0.1", free_port())
-        services = ",".join(f"shop/{name}:{PORT}={host}:{port}" for name, (host, port) in self.addresses.items())
-        environment = {
-            "LENO_POD_NAMESPACE": "shop", "LENO_POD_NAME": "client", "LENO_INTERCEPT": "off", "LENO_SERVICES": services,
-            "LENO_CONTROL_ADDRESS": f"127.0.0.1:{self.control.port}", "LENO_CONTROL_CA_FILE": str(self.control.ca),
-            "LENO_ADMIN_ADDRESS": "%s:%d" % self.admin, "LENO_ACCESS_LOG": "all", "LENO_DRAIN_SECONDS": "5", "RUST_BACKTRACE": "1",
-        }
+    def start(self, command, environment, folder):
+        self.log_path = folder / f"{self.name.replace(' ', '-')}.log"
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen([binary, "run"], env=environment, stdout=log, stderr=log)
-        self.wait_until_ready()
+            self.process = subprocess.Popen(command, env=environment | {"RUST_BACKTRACE": "1"}, stdout=log, stderr=log)
 
-    def wait_until_ready(self):
-        end = time.monotonic() + 20
-        while True:
-            try:
-                with urllib.request.urlopen("http://%s:%d/ready" % self.admin, timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                pass
-            assert self.alive() and time.monotonic() < end, "the proxy does not become ready:\n" + self.log_tail()
+    def wait_until(self, what, is_so):
+        end = time.monotonic() + 30
+        while not is_so():
+            assert self.alive() and time.monotonic() < end, f"{self.name}: never {what}\n{self.log_tail()}"
             time.sleep(0.05)
 
     def alive(self):
         return self.process.poll() is None
 
-    def open_connections(self):
-        """Connections from clients that the proxy has open."""
-        with urllib.request.urlopen(url(self.admin, "/metrics"), timeout=5) as page:
-            lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("leno_connections_open{"))
-
     def log_tail(self):
         return self.log_path.read_text(errors="replace")[-4000:]
 
     def memory_peak(self):
-        """Most resident bytes since [`forget_memory_peak`]."""
+        """Most resident bytes since `forget_memory_peak`."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -127,14 +101,77 @@ class Proxy:
         pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
         return self.memory_peak()
 
-    def stop(self):
-        """Ends it politely; its exit code."""
-        self.process.terminate()
+
+class Proxy(Mesh):
+    """One `leno-proxy` on the way out; its controller is this program."""
+
+    name = "one proxy"
+    skipped = ("explicit", "h2load")
+
+    def __init__(self, binary, folder, apps):
+        self.apps, self.addresses = apps, {}
+        self.control = control.Control(folder, "shop/client")
+        for name, protocol, addresses, timeout in apps.services():
+            self.control.add(f"shop/{name}", PORT, protocol, addresses, timeout)
+            self.addresses[name] = ("127.0.0.1", free_port())
+        self.admin = ("127.0.0.1", free_port())
+        services = ",".join(f"shop/{name}:{PORT}={host}:{port}" for name, (host, port) in self.addresses.items())
+        self.start([binary, "run"], {
+            "LENO_POD_NAMESPACE": "shop", "LENO_POD_NAME": "client", "LENO_INTERCEPT": "off", "LENO_SERVICES": services,
+            "LENO_CONTROL_ADDRESS": f"127.0.0.1:{self.control.port}", "LENO_CONTROL_CA_FILE": str(self.control.ca),
+            "LENO_ADMIN_ADDRESS": "%s:%d" % self.admin, "LENO_ACCESS_LOG": "all", "LENO_DRAIN_SECONDS": "5",
+        }, folder)
+        self.wait_until("ready", self.is_ready)
+
+    def is_ready(self):
         try:
-            return self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
+            with urllib.request.urlopen(url(self.admin, "/ready"), timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def open_connections(self):
+        """Connections from clients that the proxy has open."""
+        with urllib.request.urlopen(url(self.admin, "/metrics"), timeout=5) as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("leno_connections_open{"))
+
+
+class Up(Mesh):
+    """`leno up`: every request passes a proxy on the way out and the sidecar of its app on the way in."""
+
+    name = "leno up"
+
+    def __init__(self, binary, folder, apps):
+        self.apps = apps
+        manifests, state = folder / "manifests", folder / "state.json"
+        manifests.mkdir()
+        (manifests / "all.yaml").write_text("---\n".join(self.manifests()))
+        self.start([binary, "up", "-f", str(manifests), "--state", str(state), "--plain", "--drain-seconds", "5"], {}, folder)
+        self.wait_until("running", state.exists)
+        found = json.loads(state.read_text())
+        address = lambda text: (text.rsplit(":", 1)[0], int(text.rsplit(":", 1)[1]))
+        self.addresses = {name.split("/")[1]: address(ports[str(PORT)]) for name, ports in found["services"].items()}
+        self.outbound = address(found["workloads"]["shop/client"]["outbound"])
+
+    def manifests(self):
+        def manifest(kind, name, spec, version="leno.dev/v1alpha1", labels=None):
+            metadata = {"name": name, "namespace": "shop"} | ({"labels": labels} if labels else {})
+            return json.dumps({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}) + "\n"
+        yield manifest("Workload", "client", {})
+        for name, protocol, addresses, timeout in self.apps.services():
+            target = addresses[0][1] if addresses else 1
+            yield manifest("Service", name, {"selector": {"app": name}, "ports": [{"port": PORT, "targetPort": target}]}, "v1")
+            for host, port in addresses:
+                yield manifest("Workload", f"{name}-1", {"address": host, "ports": [{"port": port}]}, labels={"app": name})
+            if protocol != "detect":
+                yield manifest("MeshService", name, {"ports": [{"port": PORT, "protocol": protocol.upper()}]})
+            if timeout:
+                yield manifest("TrafficPolicy", name, {"targetRef": {"kind": "Service", "name": name}, "timeout": f"{timeout}s"})
+
+    def open_connections(self):
+        """Not counted: connections between proxies rest between requests."""
+        return 0
 
 
 def url(address, path="/"):

@@ -4,6 +4,7 @@ import concurrent.futures
 import threading
 
 import grpc
+import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
 
@@ -52,8 +53,11 @@ def serve():
 
 def serve_websocket():
     def answer(connection):
-        for message in connection:
-            connection.send(message)
+        try:
+            for message in connection:
+                connection.send(message)
+        except websockets.exceptions.ConnectionClosed:
+            pass  # the client said goodbye with a code of its own
     server = websockets.sync.server.serve(answer, "127.0.0.1", 0, max_size=None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.socket.getsockname()
