@@ -113,6 +113,7 @@ enum Failure {
 }
 
 /// Why an attempt failed.
+#[derive(Clone, Copy, Debug)]
 enum Broken {
     /// No app has seen the request, for certain (RFC 9113 section 8.7).
     Unprocessed,
@@ -497,10 +498,8 @@ fn client_gone(send: &mut SendStream<Bytes>, reason: Option<Reason>) -> Broken {
 
 /// Answers a head that is refused.
 fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respond: &mut SendResponse<Bytes>) {
-    let text = match error {
-        HeadError::BadHost => "the authority is missing, invalid or contradicts Host\n",
-        _ => "the request is malformed\n",
-    };
+    let is_host = error == HeadError::BadHost;
+    let text = if is_host { "the authority is missing, invalid or contradicts Host\n" } else { "the request target is invalid\n" };
     let answer = Answer { status: error.status(), text, is_grpc, is_head: parts.method == Method::HEAD, undelivered: false };
     let sent = answer.send(respond).unwrap_or_default();
     let labels = match &client.side {
