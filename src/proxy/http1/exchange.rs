@@ -115,8 +115,9 @@ enum Broken {
 pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
     inbox.compact();
     let length = match read_head(connection, &mut inbox).await {
-        Ok(Some(length)) => length,
-        Ok(None) => return After::Close,
+        Ok(Begun::Whole(length)) => length,
+        Ok(Begun::Not) => return After::Again(inbox),
+        Ok(Begun::Gone) => return After::Close,
         Err(error) => return refuse(connection, error).await,
     };
     let started = Instant::now();
@@ -142,26 +143,37 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
     }
 }
 
-/// Reads up to the end of the head: its length, or `None` when the client is gone.
-async fn read_head(connection: &Connection, inbox: &mut Buffer) -> Result<Option<usize>, HeadError> {
+/// What came of reading a head.
+enum Begun {
+    /// It is there, this long.
+    Whole(usize),
+    /// Nothing has come yet: the connection was said to be readable by what was read before. It goes on resting.
+    Not,
+    /// The client is gone.
+    Gone,
+}
+
+/// Reads up to the end of the head.
+async fn read_head(connection: &Connection, inbox: &mut Buffer) -> Result<Begun, HeadError> {
     let mut scanned = 0;
     match connection.io.try_read(inbox.spare()) {
-        Ok(0) if inbox.is_empty() => return Ok(None),
+        Ok(0) if inbox.is_empty() => return Ok(Begun::Gone),
         Ok(read) => inbox.fill(read),
+        Err(error) if is_not_yet(&error) && inbox.is_empty() => return Ok(Begun::Not),
         Err(error) if is_not_yet(&error) => {}
-        Err(_) => return Ok(None),
+        Err(_) => return Ok(Begun::Gone),
     }
     if let Some(length) = find_end(inbox, &mut scanned)? {
-        return Ok(Some(length));
+        return Ok(Begun::Whole(length));
     }
     let rest = async {
         loop {
             match connection.io.read(inbox.spare()).await {
-                Ok(0) | Err(_) => return Ok(None),
+                Ok(0) | Err(_) => return Ok(Begun::Gone),
                 Ok(read) => inbox.fill(read),
             }
             if let Some(length) = find_end(inbox, &mut scanned)? {
-                return Ok(Some(length));
+                return Ok(Begun::Whole(length));
             }
         }
     };

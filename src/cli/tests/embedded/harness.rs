@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub(crate) struct Mesh {
     child: Child,
     folder: TempDir,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Mesh {
@@ -34,14 +36,14 @@ impl Mesh {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let mut mesh = Self { child, folder, lines: Arc::default() };
+        let mut mesh = Self { child, folder, lines: Arc::default(), reader: None };
         let (output, lines) = (mesh.child.stdout.take().unwrap(), Arc::clone(&mesh.lines));
-        std::thread::spawn(move || {
+        mesh.reader = Some(std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 lines.0.lock().unwrap().push(line);
                 lines.1.notify_all();
             }
-        });
+        }));
         mesh.told("the mesh of manifests runs");
         mesh.until("the state file is there", |mesh| mesh.folder.path().join("state.json").exists());
         mesh
@@ -89,6 +91,14 @@ impl Mesh {
     /// Where a workload's app sends what it asks of others.
     pub(crate) fn outbound(&self, workload: &str) -> SocketAddr {
         self.state()["workloads"][workload]["outbound"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Ends the mesh; gives everything it printed.
+    pub(crate) fn ended(&mut self) -> Vec<String> {
+        let status = self.end();
+        assert!(status.success(), "{status}");
+        self.reader.take().unwrap().join().unwrap();
+        self.lines.0.lock().unwrap().clone()
     }
 
     /// The process of the mesh.

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::apps;
-use crate::client::get;
-use crate::harness::{Mesh, service};
+use crate::client::{Client, get};
+use crate::harness::{Mesh, service, workload};
 
 /// Every process whose parent is `pid`.
 fn children(pid: u32) -> Vec<u32> {
@@ -38,6 +39,19 @@ fn the_demo_answers_and_ends_with_no_process_left() {
     assert!(status.success(), "{status}");
     assert!(!children.iter().any(|child| alive(*child)), "{children:?}");
     assert!(std::net::TcpStream::connect(orders).is_err());
+}
+
+/// A resting connection was once taken for one on which a request begins: ending waited for it, and it got 408 after a while.
+#[test]
+fn resting_connections_do_not_hold_up_the_end() {
+    let app = apps::http("v1", Duration::ZERO);
+    let mut mesh = Mesh::up(&[service("payment"), workload("payment-1", "payment", "v1", app)].concat());
+    let mut client = Client::to(mesh.service("shop/payment", 80));
+    for _ in 0..3 {
+        assert_eq!(client.get("/", "").status, 200);
+    }
+    let cut: Vec<_> = mesh.ended().into_iter().filter(|line| line.contains("connections are cut")).collect();
+    assert!(cut.is_empty(), "{cut:?}");
 }
 
 #[test]
