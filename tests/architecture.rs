@@ -49,7 +49,9 @@ fn is_kubernetes(name: &str) -> bool {
 
 #[test]
 fn the_proxy_links_no_kubernetes_crate() {
-    assert_links_none("leno-proxy", |name| is_kubernetes(name) || name == "leno-controller" || name == "leno-translate" || name == "leno-api");
+    assert_links_none("leno-proxy", |name| {
+        is_kubernetes(name) || name == "leno-controller" || name == "leno-translate" || name == "leno-api"
+    });
 }
 
 #[test]

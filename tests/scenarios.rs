@@ -191,7 +191,8 @@ impl Model {
 
     fn text(&self) -> ModelText {
         let endpoints = self.endpoints.iter().map(|endpoints| {
-            let line = |it: &leno_core::endpoints::Endpoint| format!("{} {} [{}]", it.address, or_dash(&it.workload), it.versions.join(", "));
+            let line =
+                |it: &leno_core::endpoints::Endpoint| format!("{} {} [{}]", it.address, or_dash(&it.workload), it.versions.join(", "));
             (endpoints.id.to_string(), endpoints.endpoints.iter().map(line).collect())
         });
         let workloads = self.workloads.iter().map(|workload| {

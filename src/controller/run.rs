@@ -271,11 +271,8 @@ async fn serve_proxies(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()>
 /// Serves the webhook, and this replica's receipts to the others.
 async fn serve_https(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(shared.settings.webhook_listen).await?;
-    let webhook = Webhook {
-        config: Arc::new(shared.settings.injector()),
-        serving: shared.serving.clone(),
-        metrics: Arc::clone(&shared.metrics),
-    };
+    let webhook =
+        Webhook { config: Arc::new(shared.settings.injector()), serving: shared.serving.clone(), metrics: Arc::clone(&shared.metrics) };
     let router = peers::router(Arc::clone(&shared.desk), shared.serving.clone());
     let router = if shared.settings.no_webhook { router } else { router.merge(webhook::router(webhook)) };
     let server = shared.serving.server_config(&["h2", "http/1.1"])?;

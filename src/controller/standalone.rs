@@ -35,12 +35,9 @@ pub(crate) async fn run(settings: &Settings, folder: PathBuf, serving: &Serving,
     let (notes, noted) = watch::channel(Notes::default());
     let source = folder::run(folder.clone(), events, notes, cancel.clone());
     let parts = async {
-        tokio::join!(
-            task.run(cancel.clone()),
-            follow_lists(publisher.clone(), health),
-            tell(&folder, noted),
-            async { axum::serve(admin, router).await.context("the port of health and metrics failed") },
-        )
+        tokio::join!(task.run(cancel.clone()), follow_lists(publisher.clone(), health), tell(&folder, noted), async {
+            axum::serve(admin, router).await.context("the port of health and metrics failed")
+        },)
     };
     let served = stream::serve(control, Some(server), publisher.clone(), stream::Settings::default(), cancel.clone());
     tokio::select! {

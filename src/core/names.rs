@@ -101,9 +101,7 @@ pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     match rest.strip_prefix(':') {
         None if rest.is_empty() => Some((host, None)),
         Some("") => Some((host, None)),
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok().map(|port| (host, Some(port)))
-        }
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(|port| (host, Some(port))),
         Some(_) | None => None,
     }
 }

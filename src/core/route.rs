@@ -222,7 +222,8 @@ mod tests {
     }
 
     fn with_fields(mut conditions: Match, method: Option<&str>, headers: &[&str], query: &[&str]) -> Match {
-        let fields = |names: &[&str]| names.iter().map(|name| FieldMatch { name: (*name).into(), value: ValueMatch::Present(true) }).collect();
+        let fields =
+            |names: &[&str]| names.iter().map(|name| FieldMatch { name: (*name).into(), value: ValueMatch::Present(true) }).collect();
         conditions.method = method.map(Name::from);
         conditions.headers = fields(headers);
         conditions.query = fields(query);
@@ -230,7 +231,13 @@ mod tests {
     }
 
     /// Judges `method target` with the header fields called `fields`; gives the decision and what the trace was told.
-    fn decided<'t>(service: &'t Service, method: &str, target: &str, fields: &[&str], draw: u64) -> (Decision<'t>, Vec<(String, usize, bool)>) {
+    fn decided<'t>(
+        service: &'t Service,
+        method: &str,
+        target: &str,
+        fields: &[&str],
+        draw: u64,
+    ) -> (Decision<'t>, Vec<(String, usize, bool)>) {
         #[derive(Default)]
         struct Recorder(Vec<(String, usize, bool)>);
         impl<'t> Trace<'t> for Recorder {
@@ -301,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rules_timeout_comes_before_the_policys() {
+    fn the_timeout_of_a_rule_comes_before_that_of_its_policy() {
         let quick = Rule { timeout: Some(Duration::from_millis(5)), ..rule("quick", vec![prefix("/quick")]) };
         let service = service(Some(Duration::from_secs(15)), vec![quick, rule("rest", vec![])]);
         assert_eq!(decided(&service, "GET", "/quick", &[], 0).0.timeout, Some(Duration::from_millis(5)));
@@ -345,9 +352,8 @@ mod tests {
         ];
         let method = prop::option::of(Just("GET"));
         let fields = || prop::sample::subsequence(vec!["h", "i", "j"], 0..=3);
-        (path, method, fields(), fields()).prop_map(|(path, method, headers, query)| {
-            with_fields(Match { path, ..Match::default() }, method, &headers, &query)
-        })
+        (path, method, fields(), fields())
+            .prop_map(|(path, method, headers, query)| with_fields(Match { path, ..Match::default() }, method, &headers, &query))
     }
 
     /// How specific a match is, told apart from [`Match::rank`]: Gateway API's list of criteria, each as a number that is higher

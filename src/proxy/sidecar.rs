@@ -23,7 +23,8 @@ const USAGE: &str = "usage: leno-proxy run    carry the pod's traffic, configure
 /// Runs the process named by `arguments` (without the program's name).
 pub fn main(arguments: &[String]) -> anyhow::Result<()> {
     let filter = std::env::var("LENO_LOG").unwrap_or_else(|_unset| "info".to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("LENO_LOG={filter:?} is no log filter: write info, debug or leno_proxy=debug"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .with_context(|| format!("LENO_LOG={filter:?} is no log filter: write info, debug or leno_proxy=debug"))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
     match arguments {
         [command] if command == "run" => run(&Environment::read(std::env::vars())?),
@@ -107,7 +108,10 @@ pub fn client_tls(pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate.context("the controller's roots are no PEM certificates")?)?;
     }
-    anyhow::ensure!(!roots.is_empty(), "the controller's roots hold no certificate: give PEM text that begins with -----BEGIN CERTIFICATE-----");
+    anyhow::ensure!(
+        !roots.is_empty(),
+        "the controller's roots hold no certificate: give PEM text that begins with -----BEGIN CERTIFICATE-----"
+    );
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = config.with_root_certificates(roots).with_no_client_auth();

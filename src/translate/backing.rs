@@ -121,11 +121,7 @@ impl Local {
     /// What to keep of `workload`.
     pub(crate) fn new(workload: &api::Workload) -> Self {
         let ports = workload.spec.ports.iter().map(|port| (port.name.as_deref().unwrap_or_default().into(), port.port));
-        Self {
-            labels: workload.metadata.labels.iter().flatten().collect(),
-            address: workload.spec.address,
-            ports: ports.collect(),
-        }
+        Self { labels: workload.metadata.labels.iter().flatten().collect(), address: workload.spec.address, ports: ports.collect() }
     }
 
     /// The port it listens on that `target` means.

@@ -263,8 +263,7 @@ impl Namespace {
         let ports = |slice: Option<&Slice>| slice.map(|slice| slice.ports.clone());
         let (before, after) = (pods(old.1), pods(new.1));
         let same_ports = old.0 == new.0 && ports(old.1) == ports(new.1);
-        let changed: Vec<&Name> =
-            if same_ports { before.symmetric_difference(&after).collect() } else { before.union(&after).collect() };
+        let changed: Vec<&Name> = if same_ports { before.symmetric_difference(&after).collect() } else { before.union(&after).collect() };
         effects.touched.workloads.extend(changed.into_iter().map(|pod| self.workload_id(pod)));
     }
 

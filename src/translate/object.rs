@@ -71,8 +71,7 @@ pub enum Change {
 
 impl Kind {
     /// Every kind, in an order that builds a model with the fewest repeated touches.
-    pub const ALL: [Self; 6] =
-        [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
+    pub const ALL: [Self; 6] = [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
 }
 
 impl Object {

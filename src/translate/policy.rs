@@ -69,7 +69,10 @@ pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>>
     let mut names = BTreeSet::new();
     for (index, route) in spec.routes.iter().enumerate().filter(|(_, route)| !route.name.is_empty()) {
         if !names.insert(&route.name) {
-            reader.problem(&format!("spec.routes[{index}].name"), &format!("there are two routes called {}: give each a name of its own.", route.name));
+            reader.problem(
+                &format!("spec.routes[{index}].name"),
+                &format!("there are two routes called {}: give each a name of its own.", route.name),
+            );
         }
     }
     let name = target.name.as_str().into();
@@ -105,7 +108,8 @@ impl Reader {
     fn route(&mut self, index: usize, route: &spec::Route) -> Route {
         let path = format!("spec.routes[{index}]");
         let name = if route.name.is_empty() { format!("route-{index}") } else { route.name.clone() };
-        let matches = route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
+        let matches =
+            route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
         let destinations = route.destinations.iter().enumerate();
         let destinations = destinations.filter_map(|(place, it)| self.destination(&format!("{path}.destinations[{place}]"), it)).collect();
         Route { name: name.into(), matches, destinations, timeout: self.duration(&format!("{path}.timeout"), route.timeout.as_ref()) }

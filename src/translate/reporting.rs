@@ -49,7 +49,8 @@ impl Namespace {
         let Some(policy) = object.value() else { return Some(unusable(object)) };
         let target = self.target(policy);
         let service = target.as_ref().ok().cloned();
-        let other = service.as_ref().and_then(|id| self.policy_in_force(&id.name)).map(|(winner, _)| winner).filter(|winner| winner != name);
+        let other =
+            service.as_ref().and_then(|id| self.policy_in_force(&id.name)).map(|(winner, _)| winner).filter(|winner| winner != name);
         let accepted = match (&target, &other) {
             (_, _) if !object.problems.is_empty() => invalid(object, target.is_ok() && other.is_none()),
             (Err(message), _) => fails(ACCEPTED, reason::TARGET_NOT_FOUND, message.clone()),
@@ -75,7 +76,9 @@ impl Namespace {
             TargetRef::Service(name) => name.clone(),
             TargetRef::MeshService(name) => match self.meshes.get(name).map(Tracked::value) {
                 Some(Some(mesh)) => mesh.service.clone(),
-                Some(None) => return Err(format!("MeshService {namespace}/{name}, which spec.targetRef names, is not valid: see its conditions.")),
+                Some(None) => {
+                    return Err(format!("MeshService {namespace}/{name}, which spec.targetRef names, is not valid: see its conditions."));
+                }
                 None if self.services.contains_key(name) => {
                     return Err(format!(
                         "There is no MeshService {namespace}/{name}, but there is a Service of that name: write kind: Service in spec.targetRef."
@@ -91,9 +94,9 @@ impl Namespace {
             }
             (Some(_), _) => Ok(id),
             (None, TargetRef::Service(_)) => Err(format!("There is no Service {id}. Create it, or correct spec.targetRef.")),
-            (None, TargetRef::MeshService(name)) => {
-                Err(format!("There is no Service {id}, which MeshService {namespace}/{name} is for. Create it, or correct the MeshService."))
-            }
+            (None, TargetRef::MeshService(name)) => Err(format!(
+                "There is no Service {id}, which MeshService {namespace}/{name} is for. Create it, or correct the MeshService."
+            )),
         }
     }
 
@@ -110,8 +113,7 @@ impl Namespace {
         let mut unresolved = Vec::new();
         let lacking: Vec<u16> = mesh.ports.iter().map(|(port, _)| *port).filter(|port| service.port(*port).is_none()).collect();
         if !lacking.is_empty() {
-            let message =
-                format!("Service {id} has no TCP port {} (it has {}): correct spec.ports.", listed(&lacking), ports_of(service));
+            let message = format!("Service {id} has no TCP port {} (it has {}): correct spec.ports.", listed(&lacking), ports_of(service));
             unresolved.push(Unresolved { reason: reason::PORT_NOT_FOUND, message });
         }
         unresolved.extend(taken.iter().map(|TakenHost { host, namespace, mesh }| Unresolved {

@@ -46,17 +46,19 @@ impl Namespace {
     }
 
     fn destinations(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Destination> {
-        let resolved = route.destinations.iter().map(|(destination, weight)| Destination {
-            target: self.resolve(destination, service, mesh).0,
-            weight: *weight,
-        });
+        let resolved = route
+            .destinations
+            .iter()
+            .map(|(destination, weight)| Destination { target: self.resolve(destination, service, mesh).0, weight: *weight });
         resolved.collect()
     }
 
     /// What `destination` is for requests to `service`, and what is wrong with it.
     fn resolve(&self, destination: &policy::Destination, service: &Service, mesh: Option<&Mesh>) -> (Target, Option<Unresolved>) {
         match destination {
-            policy::Destination::Version(version) if mesh.is_some_and(|mesh| mesh.has_version(version)) => (Target::Version(version.clone()), None),
+            policy::Destination::Version(version) if mesh.is_some_and(|mesh| mesh.has_version(version)) => {
+                (Target::Version(version.clone()), None)
+            }
             policy::Destination::Version(version) => {
                 let problem = Unresolved { reason: reason::VERSION_NOT_FOUND, message: missing_version(version, service, mesh) };
                 (Target::Missing(format!("version {version}").into()), Some(problem))
@@ -70,11 +72,13 @@ impl Namespace {
         let spelt = port.map_or_else(|| format!("service {name}"), |port| format!("service {name}:{port}"));
         let missing = Target::Missing(spelt.into());
         let Some(other) = self.services.get(name) else {
-            let message = format!("there is no Service {id}. Create it, or name another one. Until then its share of requests is answered 500.");
+            let message =
+                format!("there is no Service {id}. Create it, or name another one. Until then its share of requests is answered 500.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_FOUND, message }));
         };
         if other.external {
-            let message = format!("Service {id} is of type ExternalName, which the mesh does not carry. Its share of requests is answered 500.");
+            let message =
+                format!("Service {id} is of type ExternalName, which the mesh does not carry. Its share of requests is answered 500.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_IN_MESH, message }));
         }
         let wanted: Vec<u16> = port.map_or_else(|| service.ports.iter().map(|port| port.number).collect(), |port| vec![port]);
@@ -97,7 +101,9 @@ impl Namespace {
 fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>) -> String {
     let then = "Until then its share of requests is answered 500.";
     match mesh {
-        None => format!("there is no version {version}, because no MeshService for Service {} names versions. Create one. {then}", service.id),
+        None => {
+            format!("there is no version {version}, because no MeshService for Service {} names versions. Create one. {then}", service.id)
+        }
         Some(mesh) if mesh.versions.is_empty() => {
             format!("there is no version {version}: the MeshService for Service {} names none. Add it to spec.versions. {then}", service.id)
         }

@@ -103,8 +103,8 @@ fn protocol_called(word: &str) -> Protocol {
         "http2" | "h2c" | "kubernetes.io/h2c" => Protocol::Http2,
         "grpc" => Protocol::Grpc,
         "https" | "tls" | "grpcs" | "wss" | "kubernetes.io/wss" | "ldaps" | "amqps" => Protocol::Tls,
-        "tcp" | "redis" | "mysql" | "mariadb" | "postgres" | "postgresql" | "mongo" | "mongodb" | "mssql" | "cassandra"
-        | "memcached" | "memcache" | "kafka" | "amqp" | "mqtt" | "nats" | "smtp" | "imap" | "pop3" | "ftp" | "ssh" | "ldap" | "zookeeper" => {
+        "tcp" | "redis" | "mysql" | "mariadb" | "postgres" | "postgresql" | "mongo" | "mongodb" | "mssql" | "cassandra" | "memcached"
+        | "memcache" | "kafka" | "amqp" | "mqtt" | "nats" | "smtp" | "imap" | "pop3" | "ftp" | "ssh" | "ldap" | "zookeeper" => {
             Protocol::Tcp
         }
         _ => Protocol::Detect,

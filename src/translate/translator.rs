@@ -62,7 +62,8 @@ impl Translator {
     /// Takes in a whole list of one kind: what is absent is deleted, what is equal touches nothing.
     /// Changes of other kinds are left out.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Change>) -> Touched {
-        let mut absent: BTreeSet<ObjectKey> = self.namespaces.values().flat_map(|it| it.names(kind).into_iter().map(|name| it.key(kind, &name))).collect();
+        let mut absent: BTreeSet<ObjectKey> =
+            self.namespaces.values().flat_map(|it| it.names(kind).into_iter().map(|name| it.key(kind, &name))).collect();
         let mut touched = Touched::default();
         for change in objects {
             let key = change.key();
@@ -147,7 +148,9 @@ impl Translator {
     /// Every MeshService and TrafficPolicy, ordered: what there are reports on.
     pub fn reported(&self) -> impl Iterator<Item = ObjectKey> {
         let keys = |it: &Namespace, kind| it.names(kind).into_iter().map(|name| it.key(kind, &name)).collect::<Vec<_>>();
-        [Kind::MeshService, Kind::TrafficPolicy].into_iter().flat_map(move |kind| self.namespaces.values().flat_map(move |it| keys(it, kind)))
+        [Kind::MeshService, Kind::TrafficPolicy]
+            .into_iter()
+            .flat_map(move |kind| self.namespaces.values().flat_map(move |it| keys(it, kind)))
     }
 
     /// The object of `key` is now `object`.
@@ -270,7 +273,12 @@ impl Namespace {
         let object = self.meshes.get(name)?;
         let service = object.value()?.service.clone();
         let in_force = self.mesh_in_force(&service).is_some_and(|(winner, _)| winner == *name);
-        (in_force && self.mesh_service(&service).is_some()).then(|| Claim { age: object.age, namespace: self.name.clone(), mesh: name.clone(), service })
+        (in_force && self.mesh_service(&service).is_some()).then(|| Claim {
+            age: object.age,
+            namespace: self.name.clone(),
+            mesh: name.clone(),
+            service,
+        })
     }
 }
 

@@ -176,9 +176,7 @@ fn destination(rule: &str, message: wire::Destination) -> Result<Destination, De
     let target = match message.target.ok_or(DecodeError::Unknown("kind of destination"))? {
         To::Version(version) => Target::Version(version.into()),
         To::Missing(what) => Target::Missing(what.into()),
-        To::Service(other) => {
-            Target::Service { service: other.id.parse::<ServiceId>()?, port: other.port.map(port).transpose()? }
-        }
+        To::Service(other) => Target::Service { service: other.id.parse::<ServiceId>()?, port: other.port.map(port).transpose()? },
     };
     let weight = Weight::new(message.weight).map_err(|source| DecodeError::Weight { rule: rule.to_owned(), source })?;
     Ok(Destination { target, weight })

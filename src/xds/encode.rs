@@ -145,9 +145,7 @@ fn destination(destination: &Destination) -> wire::Destination {
     use wire::destination::Target as To;
     let target = match &destination.target {
         Target::Version(version) => To::Version(version.to_string()),
-        Target::Service { service, port } => {
-            To::Service(wire::OtherService { id: service.to_string(), port: port.map(u32::from) })
-        }
+        Target::Service { service, port } => To::Service(wire::OtherService { id: service.to_string(), port: port.map(u32::from) }),
         Target::Missing(what) => To::Missing(what.to_string()),
     };
     wire::Destination { weight: destination.weight.get(), target: Some(target) }

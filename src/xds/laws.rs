@@ -2,8 +2,8 @@
 
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::ServiceId;
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use crate::decode::{decode_endpoints, decode_service, decode_workload};
 use crate::encode::{encode_endpoints, encode_service, encode_workload, version};

@@ -206,8 +206,8 @@ mod tests {
     use super::*;
     use crate::wire::discovery::DeltaDiscoveryResponse;
     use leno_core::names::ServiceId;
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     proptest! {
         /// A standard decoder reads what was glued together, however it is written out.

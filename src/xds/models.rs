@@ -17,9 +17,8 @@ use proptest::prelude::*;
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {
     let port = (any::<u16>(), protocol()).prop_map(|(port, protocol)| ServicePort { port, protocol });
-    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), algorithm(), routes()).prop_map(
-        |(id, vips, hosts, ports, balancer, routes)| Service { id, vips, hosts, ports, balancer, routes },
-    )
+    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), algorithm(), routes())
+        .prop_map(|(id, vips, hosts, ports, balancer, routes)| Service { id, vips, hosts, ports, balancer, routes })
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
@@ -71,13 +70,13 @@ fn field() -> impl Strategy<Value = FieldMatch> {
 }
 
 fn conditions() -> impl Strategy<Value = Match> {
-    let path = prop_oneof![
-        text().prop_map(PathMatch::Exact),
-        text().prop_map(PathMatch::Prefix),
-        pattern().prop_map(PathMatch::Regex),
-    ];
-    (option::of(path), option::of(text()), vec(field(), 0..3), vec(field(), 0..3))
-        .prop_map(|(path, method, headers, query)| Match { path, method, headers, query })
+    let path = prop_oneof![text().prop_map(PathMatch::Exact), text().prop_map(PathMatch::Prefix), pattern().prop_map(PathMatch::Regex),];
+    (option::of(path), option::of(text()), vec(field(), 0..3), vec(field(), 0..3)).prop_map(|(path, method, headers, query)| Match {
+        path,
+        method,
+        headers,
+        query,
+    })
 }
 
 fn destination() -> impl Strategy<Value = Destination> {

@@ -42,7 +42,14 @@ impl World {
 
 fn service(id: &ServiceId, revision: u8) -> Service {
     let host = format!("r{revision}.example").into();
-    Service { id: id.clone(), vips: Vec::new(), hosts: vec![host], ports: Vec::new(), balancer: Algorithm::Random, routes: Default::default() }
+    Service {
+        id: id.clone(),
+        vips: Vec::new(),
+        hosts: vec![host],
+        ports: Vec::new(),
+        balancer: Algorithm::Random,
+        routes: Default::default(),
+    }
 }
 
 /// The two ends, the wire between them, and what the client's owner has made of the events.

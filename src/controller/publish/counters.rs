@@ -109,10 +109,8 @@ impl Counters {
 
     fn render_delays(&self, text: &mut String) {
         let name = "leno_controller_publish_seconds";
-        let _infallible = writeln!(
-            text,
-            "# HELP {name} From an event of the source to every stream it concerns being woken.\n# TYPE {name} histogram"
-        );
+        let _infallible =
+            writeln!(text, "# HELP {name} From an event of the source to every stream it concerns being woken.\n# TYPE {name} histogram");
         let mut below = 0;
         for (bound_us, count) in DELAY_BUCKETS_US.iter().zip(&self.delays) {
             below += count.load(Ordering::Relaxed);

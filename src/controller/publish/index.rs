@@ -16,10 +16,10 @@ use leno_xds::message::Encoded;
 use leno_xds::server::{Intake, Offered};
 use leno_xds::subject::Subject;
 
+use super::ConnectionId;
 use super::counters::Counters;
 use super::outbox::Outbox;
 use super::receipts::Receipts;
-use super::ConnectionId;
 use crate::source::SourceEvent;
 
 /// See the module's documentation.

@@ -10,8 +10,8 @@
 //!
 //! Reading order: [`Publisher`], [`index`], [`outbox`], [`receipts`].
 
-mod index;
 pub mod counters;
+mod index;
 pub mod outbox;
 pub mod receipts;
 

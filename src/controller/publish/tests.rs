@@ -71,7 +71,9 @@ pub(crate) fn pod(service: &str, host: u8, version: &str) -> String {
 }
 
 pub(crate) fn mesh(name: &str, spec: &str) -> String {
-    format!("{{apiVersion: leno.dev/v1alpha1, kind: MeshService, metadata: {{name: {name}, namespace: shop, generation: 1}}, spec: {spec}}}")
+    format!(
+        "{{apiVersion: leno.dev/v1alpha1, kind: MeshService, metadata: {{name: {name}, namespace: shop, generation: 1}}, spec: {spec}}}"
+    )
 }
 
 pub(crate) const VERSIONS: &str = "{versions: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}";

@@ -52,21 +52,13 @@ pub enum Subject {
 /// * `report`: what translating it gave.
 /// * `standing`: how far the proxies are with its service; `None` when it belongs to none.
 /// * `before`: the conditions it has; one whose status stays keeps its transition time.
-pub fn status_of(
-    subject: Subject,
-    report: &Report,
-    standing: Option<&Standing>,
-    before: &[Condition],
-    now: Timestamp,
-) -> Status {
+pub fn status_of(subject: Subject, report: &Report, standing: Option<&Standing>, before: &[Condition], now: Timestamp) -> Status {
     let proxies = standing.map(proxies);
     let conditions = conditions(report, standing, before, now);
     match subject {
-        Subject::TrafficPolicy => Status::TrafficPolicy(Box::new(TrafficPolicyStatus {
-            observed_generation: report.generation,
-            proxies,
-            conditions,
-        })),
+        Subject::TrafficPolicy => {
+            Status::TrafficPolicy(Box::new(TrafficPolicyStatus { observed_generation: report.generation, proxies, conditions }))
+        }
         Subject::MeshService => Status::MeshService(Box::new(MeshServiceStatus {
             observed_generation: report.generation,
             service: report.service.as_ref().map(|service| service.name.to_string()),

@@ -120,7 +120,11 @@ impl Client {
         Self::over(subscriptions, TcpStream::connect(address).await.unwrap(), window).await
     }
 
-    async fn over(mut subscriptions: Subscriptions, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, window: Option<u32>) -> Self {
+    async fn over(
+        mut subscriptions: Subscriptions,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        window: Option<u32>,
+    ) -> Self {
         let (mut sender, connection) = http2_client(stream, window).await;
         let (requests, request) = request(METHOD_PATH, "application/grpc");
         subscriptions.connected();

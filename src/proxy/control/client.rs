@@ -139,7 +139,9 @@ impl Control {
                 self.tell(told);
             }
             if held.knows_itself() {
-                self.readiness.send_if_modified(|state| *state == Readiness::Waiting && std::mem::replace(state, Readiness::Ready) != Readiness::Ready);
+                self.readiness.send_if_modified(|state| {
+                    *state == Readiness::Waiting && std::mem::replace(state, Readiness::Ready) != Readiness::Ready
+                });
             }
         }
     }
@@ -240,7 +242,9 @@ fn status_error(status: u16, headers: &http::HeaderMap) -> StreamError {
 }
 
 /// Connects and sends the request's head; gives where to write and what the response will be.
-async fn open(controller: &ControllerAddress) -> Result<(Requests, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>), StreamError> {
+async fn open(
+    controller: &ControllerAddress,
+) -> Result<(Requests, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>), StreamError> {
     let stream = TcpStream::connect(&controller.address).await?;
     stream.set_nodelay(true)?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&controller.tls));

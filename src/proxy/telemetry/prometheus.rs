@@ -164,7 +164,9 @@ impl Registry {
         for (name, kind, help, which) in gauge {
             head(page, name, kind, help)?;
             for direction in [Direction::Inbound, Direction::Outbound] {
-                let of = |worker: &super::recorder::WorkerSeries| [&worker.connections_open, &worker.connections_total][which][direction.index()].get();
+                let of = |worker: &super::recorder::WorkerSeries| {
+                    [&worker.connections_open, &worker.connections_total][which][direction.index()].get()
+                };
                 let sum: u64 = workers.iter().map(|worker| of(worker)).sum();
                 writeln!(page, "{name}{{direction=\"{}\"}} {sum}", direction.as_str())?;
             }

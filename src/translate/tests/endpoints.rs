@@ -6,12 +6,14 @@ use super::*;
 
 /// A slice of `endpoints`, given as (address, conditions).
 fn slice(name: &str, endpoints: &[(&str, &str)]) -> String {
-    let mut yaml = format!("
+    let mut yaml = format!(
+        "
 kind: EndpointSlice
 metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: payment}}}}
 ports: [{{name: http, port: 8080, protocol: TCP}}, {{name: http, port: 8080, protocol: UDP}}]
 endpoints:
-");
+"
+    );
     for (address, conditions) in endpoints {
         writeln!(yaml, "- {{addresses: ['{address}'], conditions: {{{conditions}}}}}").unwrap();
     }
@@ -103,11 +105,13 @@ endpoints: [{addresses: [pay.example.com]}]
         ("clusterIP: None", vec!["10.0.0.1:8080 a ", "10.0.0.9:8080  ", "[fd00::2]:8080 b "]),
     ];
     for (ips, want) in cases {
-        let service = format!("
+        let service = format!(
+            "
 kind: Service
 metadata: {{name: payment, namespace: shop}}
 spec: {{{ips}, ports: [{{port: 80}}]}}
-");
+"
+        );
         let translator = translator(&[&service, slices]);
         assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), want, "{ips}");
     }
@@ -121,14 +125,17 @@ fn endpoint_has_every_version_whose_labels_its_pod_has() {
     let touched = apply(&mut translator, PODS);
     assert_eq!(of(&translator), ["10.0.0.1:8080 payment-1 v1", "10.0.0.2:8080 payment-2 v2"]);
     assert!(touched.endpoints.contains(&endpoints_id("payment", 80)) && touched.services.is_empty());
-    apply(&mut translator, "
+    apply(
+        &mut translator,
+        "
 kind: MeshService
 metadata: {name: payment, namespace: shop}
 spec:
   versions:
   - {name: all, labels: {app: payment}}
   - {name: v2, labels: {app: payment, version: v2}}
-");
+",
+    );
     assert_eq!(of(&translator), ["10.0.0.1:8080 payment-1 all", "10.0.0.2:8080 payment-2 all,v2"]);
 }
 
@@ -143,7 +150,8 @@ fn endpoint_churn_touches_the_services_endpoints_and_the_workloads_that_came_or_
         ..Touched::default()
     };
     assert_eq!(touched, want);
-    let unready = SLICE.replace("payment-2", "payment-3").replace("10.0.0.1], conditions: {ready: true}", "10.0.0.1], conditions: {ready: false}");
+    let unready =
+        SLICE.replace("payment-2", "payment-3").replace("10.0.0.1], conditions: {ready: true}", "10.0.0.1], conditions: {ready: false}");
     let touched = apply(&mut translator, &unready);
     assert_eq!(touched, Touched { workloads: [].into(), ..want });
     assert!(apply(&mut translator, &unready).is_empty(), "the same again");
@@ -151,11 +159,15 @@ fn endpoint_churn_touches_the_services_endpoints_and_the_workloads_that_came_or_
 
 #[test]
 fn slice_that_moves_to_another_service_leaves_the_first() {
-    let mut translator = translator(&[PAYMENT, SLICE, "
+    let mut translator = translator(&[
+        PAYMENT,
+        SLICE,
+        "
 kind: Service
 metadata: {name: other, namespace: shop}
 spec: {ports: [{name: http, port: 1}]}
-"]);
+",
+    ]);
     let touched = apply(&mut translator, &SLICE.replace("service-name: payment", "service-name: other"));
     assert_eq!(touched.endpoints, [endpoints_id("other", 1), endpoints_id("payment", 80)].into());
     assert!(lines(translator.endpoints(&endpoints_id("payment", 80))).is_empty());
@@ -168,7 +180,8 @@ spec: {ports: [{name: http, port: 1}]}
 #[test]
 fn whole_list_deletes_what_is_absent_and_touches_nothing_that_is_equal() {
     let mut translator = translator(&[PAYMENT, SLICE, PODS, VERSIONS]);
-    let listed = |yaml: &str| serde_yaml::Deserializer::from_str(yaml).map(|it| change(Value::deserialize(it).unwrap())).collect::<Vec<_>>();
+    let listed =
+        |yaml: &str| serde_yaml::Deserializer::from_str(yaml).map(|it| change(Value::deserialize(it).unwrap())).collect::<Vec<_>>();
     assert!(translator.replace(Kind::Pod, listed(PODS)).is_empty());
     assert!(translator.replace(Kind::EndpointSlice, listed(SLICE)).is_empty());
     assert!(translator.replace(Kind::MeshService, listed(VERSIONS)).is_empty());

@@ -39,10 +39,11 @@ impl Everything {
         let services: Vec<_> = pairs(&SERVICES).into_iter().map(|(namespace, name)| ServiceId::new(namespace, name)).collect();
         let endpoints = services.iter().flat_map(|id| PORTS.map(|port| EndpointsId::new(id.clone(), port)));
         let workloads = pairs(&PODS).into_iter().map(|(namespace, name)| WorkloadId::new(namespace, name));
-        let reports = pairs(&OBJECTS).into_iter().flat_map(|(namespace, name)| {
-            [Kind::MeshService, Kind::TrafficPolicy].map(|kind| ObjectKey::new(kind, namespace, name))
-        });
-        let addresses = IPS.iter().flat_map(|ip| PORTS.map(|port| translator.find_address((ip.parse::<std::net::IpAddr>().unwrap(), port).into())));
+        let reports = pairs(&OBJECTS)
+            .into_iter()
+            .flat_map(|(namespace, name)| [Kind::MeshService, Kind::TrafficPolicy].map(|kind| ObjectKey::new(kind, namespace, name)));
+        let addresses =
+            IPS.iter().flat_map(|ip| PORTS.map(|port| translator.find_address((ip.parse::<std::net::IpAddr>().unwrap(), port).into())));
         let hosts = HOSTS.iter().flat_map(|host| NAMESPACES.map(|namespace| translator.find_host(host, namespace)));
         Self {
             endpoints: endpoints.map(|id| (id.clone(), translator.endpoints(&id))).collect(),
@@ -58,16 +59,32 @@ impl Everything {
 /// Whatever differs between `before` and `after` is in `touched`.
 fn check_touched(before: &Everything, after: &Everything, touched: &Touched) -> Result<(), TestCaseError> {
     for (id, value) in &before.services {
-        prop_assert!(value == &after.services[id] || touched.services.contains(id), "service {id}: {value:?} became {:?}", after.services[id]);
+        prop_assert!(
+            value == &after.services[id] || touched.services.contains(id),
+            "service {id}: {value:?} became {:?}",
+            after.services[id]
+        );
     }
     for (id, value) in &before.endpoints {
-        prop_assert!(value == &after.endpoints[id] || touched.endpoints.contains(id), "endpoints {id}: {value:?} became {:?}", after.endpoints[id]);
+        prop_assert!(
+            value == &after.endpoints[id] || touched.endpoints.contains(id),
+            "endpoints {id}: {value:?} became {:?}",
+            after.endpoints[id]
+        );
     }
     for (id, value) in &before.workloads {
-        prop_assert!(value == &after.workloads[id] || touched.workloads.contains(id), "workload {id}: {value:?} became {:?}", after.workloads[id]);
+        prop_assert!(
+            value == &after.workloads[id] || touched.workloads.contains(id),
+            "workload {id}: {value:?} became {:?}",
+            after.workloads[id]
+        );
     }
     for (key, value) in &before.reports {
-        prop_assert!(value == &after.reports[key] || touched.reports.contains(key), "report {key}: {value:?} became {:?}", after.reports[key]);
+        prop_assert!(
+            value == &after.reports[key] || touched.reports.contains(key),
+            "report {key}: {value:?} became {:?}",
+            after.reports[key]
+        );
     }
     prop_assert!(before.names == after.names || touched.names, "names: {:?} became {:?}", before.names, after.names);
     Ok(())
@@ -191,15 +208,16 @@ fn slice() -> impl Strategy<Value = Step> {
         node: None,
         zone: None,
     });
-    let port = (select(&["http", "tcp", ""][..]), prop::option::of(select(&[80_u16, 8080][..]))).prop_map(|(name, port)| k8s::EndpointPort {
-        name: Some(name).filter(|name| !name.is_empty()).map(Into::into),
-        port,
-        protocol: "TCP".into(),
-        app_protocol: None,
-    });
+    let port =
+        (select(&["http", "tcp", ""][..]), prop::option::of(select(&[80_u16, 8080][..]))).prop_map(|(name, port)| k8s::EndpointPort {
+            name: Some(name).filter(|name| !name.is_empty()).map(Into::into),
+            port,
+            protocol: "TCP".into(),
+            app_protocol: None,
+        });
     let service = prop::option::weighted(0.9, select(&SERVICES[..]));
-    (namespace(), select(&["s0", "s1", "s2"][..]), service, prop::collection::vec(endpoint, 0..4), prop::collection::vec(port, 0..3)).prop_map(
-        |(namespace, name, service, endpoints, ports)| {
+    (namespace(), select(&["s0", "s1", "s2"][..]), service, prop::collection::vec(endpoint, 0..4), prop::collection::vec(port, 0..3))
+        .prop_map(|(namespace, name, service, endpoints, ports)| {
             let slice = k8s::EndpointSlice {
                 namespace: namespace.into(),
                 name: name.into(),
@@ -209,8 +227,7 @@ fn slice() -> impl Strategy<Value = Step> {
                 ports: ports.into(),
             };
             applied(Change::Apply(Object::EndpointSlice(slice)), true)
-        },
-    )
+        })
 }
 
 fn pod() -> impl Strategy<Value = Step> {
@@ -245,7 +262,8 @@ fn own(kind: &'static str, spec: impl Strategy<Value = (String, bool)>) -> impl 
 }
 
 fn mesh() -> impl Strategy<Value = Step> {
-    let versions = select(&["", "{name: v1, labels: {version: v1}}", "{name: v1, labels: {app: a}}, {name: v2, labels: {version: v2}}"][..]);
+    let versions =
+        select(&["", "{name: v1, labels: {version: v1}}", "{name: v1, labels: {app: a}}, {name: v2, labels: {version: v2}}"][..]);
     let ports = select(&["", "{port: 80, protocol: GRPC}", "{port: 82, protocol: TCP}"][..]);
     let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports).prop_map(|(service, hosts, versions, ports)| {
         (format!("service: {service}, hosts: [{}], versions: [{versions}], ports: [{ports}]", hosts.join(", ")), true)
@@ -255,8 +273,12 @@ fn mesh() -> impl Strategy<Value = Step> {
 
 fn policy() -> impl Strategy<Value = Step> {
     let destination = select(&["{version: v1}", "{version: v2, weight: 3}", "{service: b}", "{service: c, port: 81}"][..]);
-    let good = (select(&["{name: a}", "{name: m}", "{kind: Service, name: a}", "{kind: Service, name: b}"][..]), prop::collection::vec(destination, 0..3));
-    let good = good.prop_map(|(target, to)| (format!("targetRef: {target}, routes: [{{name: r, destinations: [{}]}}]", to.join(", ")), true));
+    let good = (
+        select(&["{name: a}", "{name: m}", "{kind: Service, name: a}", "{kind: Service, name: b}"][..]),
+        prop::collection::vec(destination, 0..3),
+    );
+    let good =
+        good.prop_map(|(target, to)| (format!("targetRef: {target}, routes: [{{name: r, destinations: [{}]}}]", to.join(", ")), true));
     let bad = Just(("targetRef: {name: a}, timeout: soon".to_owned(), false));
     own("TrafficPolicy", prop_oneof![5 => good, 1 => bad])
 }

@@ -12,11 +12,16 @@ fn routes(spec: &str, more: &[&str]) -> RouteTable {
     for manifest in more {
         apply(&mut translator, manifest);
     }
-    apply(&mut translator, &format!("
+    apply(
+        &mut translator,
+        &format!(
+            "
 kind: TrafficPolicy
 metadata: {{name: p, namespace: shop}}
 spec: {{targetRef: {{name: payment}}, {spec}}}
-"));
+"
+        ),
+    );
     service(&translator, "payment").routes
 }
 
@@ -83,11 +88,14 @@ spec: {clusterIP: 10.96.0.9, ports: [{port: 81}]}
 
 #[test]
 fn service_that_a_policy_sends_to_is_watched() {
-    let mut translator = translator(&[PAYMENT, "
+    let mut translator = translator(&[
+        PAYMENT,
+        "
 kind: TrafficPolicy
 metadata: {name: p, namespace: shop}
 spec: {targetRef: {kind: Service, name: payment}, routes: [{name: all, destinations: [{service: ledger}]}]}
-"]);
+",
+    ]);
     let ledger = PAYMENT.replace("name: payment", "name: ledger").replace("10.96.0.5", "10.96.0.9");
     let touched = apply(&mut translator, &ledger);
     assert!(touched.services.contains(&service_id("payment")) && touched.reports.contains(&key(Kind::TrafficPolicy, "p")));
@@ -100,11 +108,13 @@ spec: {targetRef: {kind: Service, name: payment}, routes: [{name: all, destinati
 #[test]
 fn the_older_of_two_policies_holds_whole() {
     let policy = |name: &str, made: &str, target: &str, timeout: &str| {
-        format!("
+        format!(
+            "
 kind: TrafficPolicy
 metadata: {{name: {name}, namespace: shop, creationTimestamp: {made}}}
 spec: {{targetRef: {target}, timeout: {timeout}}}
-")
+"
+        )
     };
     let old = policy("z-old", "2026-01-01T00:00:00Z", "{kind: Service, name: payment}", "1s");
     let young = policy("a-young", "2026-01-02T00:00:00Z", "{name: payment}", "2s");
@@ -125,11 +135,13 @@ spec: {{targetRef: {target}, timeout: {timeout}}}
 #[test]
 fn last_good_version_of_a_policy_stays_in_force() {
     let policy = |generation: u32, regex: &str| {
-        format!("
+        format!(
+            "
 kind: TrafficPolicy
 metadata: {{name: p, namespace: shop, generation: {generation}}}
 spec: {{targetRef: {{name: payment}}, routes: [{{name: r, matches: [{{path: {{regex: '{regex}'}}}}]}}]}}
-")
+"
+        )
     };
     let mut translator = translator(&[PAYMENT, VERSIONS, &policy(1, "/a.*")]);
     let good = service(&translator, "payment").routes;
@@ -139,7 +151,8 @@ spec: {{targetRef: {{name: payment}}, routes: [{{name: r, matches: [{{path: {{re
     let message = |translator: &Translator| translator.report(&key(Kind::TrafficPolicy, "p")).unwrap().conditions[0].message.clone();
     assert!(message(&translator).ends_with("Until this is corrected, generation 1 stays in force."), "{}", message(&translator));
 
-    let unreadable = Change::Unreadable { key: key(Kind::TrafficPolicy, "p"), generation: Some(3), error: "spec.routes: is a text.".into() };
+    let unreadable =
+        Change::Unreadable { key: key(Kind::TrafficPolicy, "p"), generation: Some(3), error: "spec.routes: is a text.".into() };
     translator.apply(unreadable);
     assert_eq!(service(&translator, "payment").routes, good);
     assert!(message(&translator).starts_with("spec.routes: is a text. Until"));

@@ -20,7 +20,11 @@ fn what_a_mesh_service_names_and_is_not_there_is_said() {
     let cases = [
         ("service: ghost", "ServiceNotFound", "There is no Service shop/ghost. Create it, or name another one in spec.service."),
         ("service: out", "ServiceNotInMesh", "Service shop/out is of type ExternalName"),
-        ("ports: [{port: 80, protocol: HTTP}, {port: 81, protocol: TCP}]", "PortNotFound", "has no TCP port 81 (it has 80): correct spec.ports."),
+        (
+            "ports: [{port: 80, protocol: HTTP}, {port: 81, protocol: TCP}]",
+            "PortNotFound",
+            "has no TCP port 81 (it has 80): correct spec.ports.",
+        ),
     ];
     for (spec, reason, words) in cases {
         let translator = translator(&[PAYMENT, external, &mesh(spec)]);
@@ -44,13 +48,18 @@ spec: {service: payment, versions: [{name: v9, labels: {x: y}}]}
     assert_eq!((report.endpoints, report.versions), (None, vec![]));
     let touched = translator.apply(Change::Delete(key(Kind::MeshService, "payment")));
     assert!(touched.reports.contains(&key(Kind::MeshService, "a-second")) && touched.services.contains(&service_id("payment")));
-    assert_eq!(outcome(&translator.report(&key(Kind::MeshService, "a-second")).unwrap()), "Accepted=True Accepted; ResolvedRefs=True ResolvedRefs");
+    assert_eq!(
+        outcome(&translator.report(&key(Kind::MeshService, "a-second")).unwrap()),
+        "Accepted=True Accepted; ResolvedRefs=True ResolvedRefs"
+    );
     assert_eq!(translator.report(&key(Kind::MeshService, "payment")), None);
 }
 
 #[test]
 fn host_that_an_older_mesh_service_has_is_said() {
-    let mut translator = translator(&[PAYMENT, "
+    let mut translator = translator(&[
+        PAYMENT,
+        "
 kind: Service
 metadata: {name: pay, namespace: ops}
 spec: {ports: [{port: 80}]}
@@ -62,13 +71,17 @@ spec: {hosts: [pay.example.com]}
 kind: MeshService
 metadata: {name: payment, namespace: shop, creationTimestamp: 2026-01-02T00:00:00Z}
 spec: {hosts: [pay.example.com, shop.example.com]}
-"]);
+",
+    ]);
     let report = translator.report(&key(Kind::MeshService, "payment")).unwrap();
     assert_eq!(outcome(&report), "Accepted=True Accepted; ResolvedRefs=False HostConflicted");
     assert!(report.conditions[1].message.starts_with("MeshService ops/pay is older and names host pay.example.com too"));
     let touched = translator.apply(Change::Delete(ObjectKey::new(Kind::Service, "ops", "pay")));
     assert!(touched.names && touched.reports.contains(&key(Kind::MeshService, "payment")));
-    assert_eq!(outcome(&translator.report(&key(Kind::MeshService, "payment")).unwrap()), "Accepted=True Accepted; ResolvedRefs=True ResolvedRefs");
+    assert_eq!(
+        outcome(&translator.report(&key(Kind::MeshService, "payment")).unwrap()),
+        "Accepted=True Accepted; ResolvedRefs=True ResolvedRefs"
+    );
 }
 
 #[test]
@@ -84,7 +97,14 @@ spec:
     let report = translator.report(&key(Kind::MeshService, "payment")).unwrap();
     assert_eq!((outcome(&report).as_str(), report.generation), ("Accepted=False Invalid; ResolvedRefs=False Invalid", Some(7)));
     let message = &report.conditions[0].message;
-    for words in ["spec.hosts[0]", "spec.hosts[1]", "port 80 is listed twice", "spec.versions[0].labels", "two versions called v1", "spec.versions[2]: a version needs a name"] {
+    for words in [
+        "spec.hosts[0]",
+        "spec.hosts[1]",
+        "port 80 is listed twice",
+        "spec.versions[0].labels",
+        "two versions called v1",
+        "spec.versions[2]: a version needs a name",
+    ] {
         assert!(message.contains(words), "{words} is not in: {message}");
     }
 }
@@ -107,11 +127,17 @@ spec: {type: ExternalName, externalName: example.com}
 ";
     let cases = [
         ("{name: nobody}", "There is no MeshService shop/nobody. Create it, or correct spec.targetRef."),
-        ("{name: payment}", "There is no MeshService shop/payment, but there is a Service of that name: write kind: Service in spec.targetRef."),
+        (
+            "{name: payment}",
+            "There is no MeshService shop/payment, but there is a Service of that name: write kind: Service in spec.targetRef.",
+        ),
         ("{kind: Service, name: nobody}", "There is no Service shop/nobody. Create it, or correct spec.targetRef."),
         ("{name: ghost}", "There is no Service shop/ghost, which MeshService shop/ghost is for. Create it, or correct the MeshService."),
         ("{name: bad}", "MeshService shop/bad, which spec.targetRef names, is not valid: see its conditions."),
-        ("{kind: Service, name: out}", "Service shop/out is of type ExternalName, which the mesh does not carry. Name another target in spec.targetRef."),
+        (
+            "{kind: Service, name: out}",
+            "Service shop/out is of type ExternalName, which the mesh does not carry. Name another target in spec.targetRef.",
+        ),
     ];
     for (target, message) in cases {
         let report = translator(&[PAYMENT, meshes, &policy(target)]).report(&key(Kind::TrafficPolicy, "p")).unwrap();
@@ -122,7 +148,10 @@ spec: {type: ExternalName, externalName: example.com}
 
 #[test]
 fn policy_says_which_destinations_are_not_there() {
-    let translator = translator(&[PAYMENT, VERSIONS, "
+    let translator = translator(&[
+        PAYMENT,
+        VERSIONS,
+        "
 kind: TrafficPolicy
 metadata: {name: p, namespace: shop}
 spec:
@@ -130,7 +159,8 @@ spec:
   routes:
   - {name: a, destinations: [{version: v1}, {version: v3}]}
   - {name: b, destinations: [{service: ledger}, {service: payment, port: 81}]}
-"]);
+",
+    ]);
     let report = translator.report(&key(Kind::TrafficPolicy, "p")).unwrap();
     assert_eq!(outcome(&report), "Accepted=True Accepted; ResolvedRefs=False VersionNotFound");
     let message = &report.conditions[1].message;

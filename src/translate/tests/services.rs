@@ -29,11 +29,14 @@ spec:
 fn what_a_mesh_service_says_of_a_port_comes_before_what_the_service_says() {
     let mut translator = translator(&[PAYMENT]);
     assert_eq!(service(&translator, "payment").ports[0].protocol, Protocol::Http);
-    apply(&mut translator, "
+    apply(
+        &mut translator,
+        "
 kind: MeshService
 metadata: {name: payment, namespace: shop}
 spec: {ports: [{port: 80, protocol: GRPC}], loadBalancer: {algorithm: RoundRobin}, hosts: [Pay.Example.com]}
-");
+",
+    );
     let service = service(&translator, "payment");
     assert_eq!((service.ports[0].protocol, service.balancer), (Protocol::Grpc, Algorithm::RoundRobin));
     assert_eq!(service.hosts, ["pay.example.com".into()]);
@@ -69,7 +72,9 @@ spec: {type: ExternalName, externalName: pay.example.com, ports: [{port: 80}]}
 
 #[test]
 fn addresses_and_hosts_lead_to_services() {
-    let translator = translator(&[PAYMENT, "
+    let translator = translator(&[
+        PAYMENT,
+        "
 kind: MeshService
 metadata: {name: payment, namespace: shop, creationTimestamp: 2026-01-02T00:00:00Z}
 spec: {hosts: [pay.example.com, payment.ops]}
@@ -85,8 +90,10 @@ spec: {hosts: [pay.example.com, only.ops.example.com]}
 kind: MeshService
 metadata: {name: ghost, namespace: ops, creationTimestamp: 2026-01-01T00:00:00Z}
 spec: {hosts: [pay.example.com]}
-"]);
-    let addresses = [("10.96.0.5:80", Some("shop/payment")), ("10.96.0.6:80", Some("ops/payment")), ("10.96.0.5:81", None), ("10.96.0.7:80", None)];
+",
+    ]);
+    let addresses =
+        [("10.96.0.5:80", Some("shop/payment")), ("10.96.0.6:80", Some("ops/payment")), ("10.96.0.5:81", None), ("10.96.0.7:80", None)];
     for (address, want) in addresses {
         let found = translator.find_address(address.parse().unwrap());
         assert_eq!(found.map(|id| id.to_string()).as_deref(), want, "{address}");
@@ -112,7 +119,9 @@ spec: {hosts: [pay.example.com]}
 
 #[test]
 fn workload_has_the_container_ports_that_services_lead_to() {
-    let mut translator = translator(&[SLICE, "
+    let mut translator = translator(&[
+        SLICE,
+        "
 kind: Service
 metadata: {name: payment, namespace: shop}
 spec: {clusterIP: 10.96.0.5, ports: [{name: http, port: 80}, {name: grpc, port: 90}]}
@@ -125,10 +134,14 @@ kind: EndpointSlice
 metadata: {name: admin-x, namespace: shop, labels: {kubernetes.io/service-name: a-admin}}
 ports: [{name: tcp-admin, port: 9000}]
 endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}, targetRef: {kind: Pod, name: payment-1}}]
-", VERSIONS]);
+",
+        VERSIONS,
+    ]);
     let ports = |translator: &Translator| {
         let workload = translator.workload(&workload_id("payment-1")).unwrap();
-        let line = |it: &leno_core::workload::InboundPort| format!("{} {:?} {} {}", it.port, it.protocol, it.service.name, it.version.as_deref().unwrap_or("-"));
+        let line = |it: &leno_core::workload::InboundPort| {
+            format!("{} {:?} {} {}", it.port, it.protocol, it.service.name, it.version.as_deref().unwrap_or("-"))
+        };
         workload.inbound.iter().map(line).collect::<Vec<_>>()
     };
     assert_eq!(ports(&translator), ["8080 Http payment -", "9000 Tcp a-admin -"], "before the pods are known");
@@ -136,19 +149,24 @@ endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}, targetRef: {kind
     assert_eq!(ports(&translator), ["8080 Http payment v1", "9000 Tcp a-admin -"]);
     assert!(touched.workloads.contains(&workload_id("payment-1")));
     // Two services lead to one port: the first by name.
-    apply(&mut translator, "
+    apply(
+        &mut translator,
+        "
 kind: EndpointSlice
 metadata: {name: admin-x, namespace: shop, labels: {kubernetes.io/service-name: a-admin}}
 ports: [{name: tcp-admin, port: 8080}]
 endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: payment-1}}]
-");
+",
+    );
     assert_eq!(ports(&translator), ["8080 Tcp a-admin -"]);
     assert_eq!(translator.workload(&workload_id("payment-9")), None);
 }
 
 #[test]
 fn workloads_of_a_folder_stand_behind_the_services_that_select_them() {
-    let mut translator = translator(&[VERSIONS, "
+    let mut translator = translator(&[
+        VERSIONS,
+        "
 kind: Service
 metadata: {name: payment, namespace: shop}
 spec: {selector: {app: payment}, ports: [{name: http, port: 80, targetPort: web}, {name: grpc, port: 90, targetPort: 9090}]}
@@ -164,7 +182,8 @@ spec: {address: 127.0.0.2, ports: [{name: web, port: 8082}]}
 kind: Workload
 metadata: {name: caller, namespace: shop, labels: {app: caller}}
 spec: {}
-"]);
+",
+    ]);
     assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), ["127.0.0.1:8081 payment-1 v1", "127.0.0.2:8082 payment-2 "]);
     assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 90))), ["127.0.0.1:9090 payment-1 v1"]);
     let inbound = translator.workload(&workload_id("payment-1")).unwrap().inbound;
@@ -172,11 +191,14 @@ spec: {}
     assert_eq!(ports, [(8081, Protocol::Http, Some("v1")), (9090, Protocol::Grpc, Some("v1"))]);
     assert!(translator.workload(&workload_id("caller")).unwrap().inbound.is_empty());
 
-    let touched = apply(&mut translator, "
+    let touched = apply(
+        &mut translator,
+        "
 kind: Workload
 metadata: {name: payment-2, namespace: shop, labels: {app: other}}
 spec: {address: 127.0.0.2, ports: [{name: web, port: 8082}]}
-");
+",
+    );
     assert_eq!(lines(translator.endpoints(&endpoints_id("payment", 80))), ["127.0.0.1:8081 payment-1 v1"]);
     assert!(touched.services.is_empty() && touched.endpoints.contains(&endpoints_id("payment", 80)));
 }

@@ -17,22 +17,36 @@ fn size_of_ten_thousand_services_and_a_hundred_thousand_pods_stays_under_100_mib
     let mut translator = Translator::new("cluster.local");
     for service in 0..10_000_u32 {
         let (namespace, name) = (format!("team-{}", service / 50), format!("service-{service}"));
-        let mut slice = format!("kind: EndpointSlice\nmetadata: {{name: {name}-x7k2p, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\nports: [{{name: http, port: 8080}}]\nendpoints:\n");
+        let mut slice = format!(
+            "kind: EndpointSlice\nmetadata: {{name: {name}-x7k2p, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\nports: [{{name: http, port: 8080}}]\nendpoints:\n"
+        );
         for pod in 0..10 {
             let number = service * 10 + pod;
             let (ip, pod) = (std::net::Ipv4Addr::from(0x0a00_0000 + number), format!("{name}-6d4cf56db6-{number:05}"));
             slice.push_str(&format!("- {{addresses: [{ip}], targetRef: {{kind: Pod, name: {pod}}}}}\n"));
-            apply(&mut translator, &format!("kind: Pod\nmetadata: {{name: {pod}, namespace: {namespace}, labels: {{app: {name}, app.kubernetes.io/part-of: shop, pod-template-hash: 6d4cf56db6, version: v1}}}}\n"));
+            apply(
+                &mut translator,
+                &format!(
+                    "kind: Pod\nmetadata: {{name: {pod}, namespace: {namespace}, labels: {{app: {name}, app.kubernetes.io/part-of: shop, pod-template-hash: 6d4cf56db6, version: v1}}}}\n"
+                ),
+            );
         }
         let vip = std::net::Ipv4Addr::from(0x0a60_0000 + service);
-        apply(&mut translator, &format!("kind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{clusterIP: {vip}, selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n"));
+        apply(
+            &mut translator,
+            &format!(
+                "kind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{clusterIP: {vip}, selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n"
+            ),
+        );
         apply(&mut translator, &slice);
     }
     let kib = resident_kib() - before;
     println!("{} MiB, {:?} with the decoding of YAML", kib / 1024, started.elapsed());
 
     // What one endpoint's change costs.
-    let slice = |ready: bool| change(serde_yaml::from_str(&format!("{{kind: EndpointSlice, metadata: {{name: service-7-x7k2p, namespace: team-0, labels: {{kubernetes.io/service-name: service-7}}}}, ports: [{{name: http, port: 8080}}], endpoints: [{{addresses: [10.0.0.70], conditions: {{ready: {ready}}}}}]}}")).unwrap());
+    let slice = |ready: bool| {
+        change(serde_yaml::from_str(&format!("{{kind: EndpointSlice, metadata: {{name: service-7-x7k2p, namespace: team-0, labels: {{kubernetes.io/service-name: service-7}}}}, ports: [{{name: http, port: 8080}}], endpoints: [{{addresses: [10.0.0.70], conditions: {{ready: {ready}}}}}]}}")).unwrap())
+    };
     let changes: Vec<Change> = (0..10_000).map(|turn| slice(turn % 2 == 0)).collect();
     let started = Instant::now();
     let touched: usize = changes.into_iter().map(|change| translator.apply(change).endpoints.len()).sum();

@@ -268,7 +268,7 @@ mod tests {
             ("unknown field", format!("{policy}  timeoutt: 5s\n"), "m/a.yaml:7: ", "did you mean timeout?"),
             (
                 "nested field",
-                format!("{policy}  routes:\n  - name: a\n    destinations:\n    - version: v1\n      weigth: 9\n"),
+                format!("{policy}  routes:\n  - name: a\n    destinations:\n    - version: v1\n      wieght: 9\n"),
                 "m/a.yaml:11: ",
                 "weight",
             ),
