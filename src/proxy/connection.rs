@@ -19,7 +19,7 @@ use crate::dial::{Dialled, dial, opaque, pass_through, refuse};
 use crate::directory::ServiceState;
 use crate::http1;
 use crate::http2;
-use crate::io::Io;
+use crate::io::{Io, prepare};
 use crate::listen::Accept;
 use crate::original_dst::original_destination;
 use crate::pool::Peer;
@@ -108,7 +108,7 @@ pub(crate) async fn go_on(met: Met) {
 
 /// Finds out which service is meant and what is spoken; `None` when the connection is over by then.
 async fn meet(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<Context>) -> Option<Met> {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = prepare(&stream) {
         tracing::debug!(%error, %peer, "the client is gone");
         return None;
     }

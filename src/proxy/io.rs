@@ -8,11 +8,19 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+/// How long a connection is silent before its peer is asked whether it is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// How often it is asked again.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How often it may leave the question unanswered.
+const PROBES: u32 = 3;
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -25,8 +33,19 @@ impl Io {
     /// Dials `address`.
     pub async fn dial(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         Ok(Self::Plain(stream))
+    }
+
+    /// Waits until the connection is known to be dead both ways: it was reset, or its peer answers no keep-alive probe. A
+    /// peer that has closed its own direction is not dead: it may be waiting for an answer.
+    pub async fn dead(&self) -> io::Error {
+        match self {
+            Self::Plain(stream) => match stream.ready(Interest::ERROR).await {
+                Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+                Err(error) => error,
+            },
+        }
     }
 
     /// Reads what is there; `WouldBlock` when nothing is. `Ok(0)` is the end.
@@ -118,6 +137,13 @@ impl Io {
             }
         }
     }
+}
+
+/// No delay for what is written; and probes, so that a peer that is gone without a word does not hold a connection for ever.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// For what speaks tokio's traits (HTTP/2).

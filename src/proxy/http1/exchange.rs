@@ -360,7 +360,7 @@ impl Exchange<'_> {
         let rules = Rules { asked: self.asked, keep_alive: self.request.keep_alive, draining: &context.draining };
         let response = read_response(&io, client, rules, &context.buffers);
         let up = self.up.run(client, &io, &context.buffers);
-        let (response, keep, inbox, out) = beside(&mut self.upload, up, response).await.map_err(Broken::Client)??;
+        let (response, keep, inbox, out) = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)??;
         Ok(Arrived { io, response, keep, inbox, out })
     }
 
@@ -378,7 +378,7 @@ impl Exchange<'_> {
         let (client, buffers) = (&self.connection.io, &self.connection.context.buffers);
         let carried = match down.take_in() {
             Err(bad) => Ok(Err(Stopped::Malformed(bad))),
-            Ok(()) => beside(&mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers)).await,
+            Ok(()) => beside(client, &mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers)).await,
         };
         let now = Instant::now();
         self.outcome.bytes_out = down.body.bytes;

@@ -126,11 +126,12 @@ pub struct Upload {
 
 /// Runs `main` with the request's body going up beside it. Ends when `main` does, or when the client breaks off.
 pub async fn beside<T>(
+    client: &Io,
     upload: &mut Upload,
     flow: impl Future<Output = Result<(), Stopped>>,
     main: impl Future<Output = T>,
 ) -> Result<T, Stopped> {
-    let (mut flow, mut main) = (pin!(flow), pin!(main));
+    let (mut flow, mut main, mut dead) = (pin!(flow), pin!(main), pin!(client.dead()));
     let mut going_up = !upload.refused;
     poll_fn(|cx| {
         if going_up && let Poll::Ready(result) = flow.as_mut().poll(cx) {
@@ -144,7 +145,10 @@ pub async fn beside<T>(
                 Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_))) => return Poll::Ready(Err(stopped)),
             }
         }
-        main.as_mut().poll(cx).map(Ok)
+        if let Poll::Ready(done) = main.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        dead.as_mut().poll(cx).map(|error| Err(Stopped::Sender(error)))
     })
     .await
 }

@@ -6,7 +6,7 @@ use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::weight::Weight;
 use leno_proxy::listen::Accept;
 
-use crate::support::{Peer, Server, Setup, eventually, nowhere, ok};
+use crate::support::{PATIENCE, Peer, Server, Setup, eventually, nowhere, ok};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: payment\r\n\r\n";
 const POST: &str = "POST /a HTTP/1.1\r\nHost: payment\r\nContent-Length: 5\r\n\r\nhello";
@@ -190,6 +190,33 @@ fn a_second_response_nobody_asked_for_is_given_to_nobody() {
     let mut client = Peer::dial(address);
     for _ in 0..5 {
         assert_eq!(client.ask(GET).body(), "mine");
+    }
+}
+
+#[test]
+fn a_request_whose_client_is_gone_is_given_up_at_the_endpoint() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Server::start(move |mut peer| {
+        let head = peer.message().unwrap().head;
+        if head.starts_with("GET /begun") {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+        }
+        tell.send("asked").unwrap();
+        assert!(peer.is_closed(), "no second request comes");
+        tell.send("given up").unwrap();
+    });
+    let (_mesh, address) = Setup::to(&[&server]).start();
+    for path in ["/silent", "/begun"] {
+        let mut client = Peer::dial(address);
+        client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(told.recv_timeout(PATIENCE), Ok("asked"));
+        if path == "/begun" {
+            client.until("hello").unwrap();
+        }
+        // A close with nothing left to say is a reset.
+        socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(told.recv_timeout(PATIENCE), Ok("given up"), "{path}");
     }
 }
 
