@@ -4,11 +4,12 @@ import http.client
 import json
 import re
 import socket
+import struct
 import threading
 import time
 
 from . import backend, wire
-from .check import case, equal
+from .check import case, equal, eventually
 
 MIB = 1 << 20
 LARGE = 256 * MIB
@@ -114,6 +115,15 @@ def a_client_that_goes_away_mid_body_leaves_no_request_behind(env):
     with dial(env) as client:
         equal(seen(client.get("/next"))["first"], "GET /next HTTP/1.1")
     equal(([request.target for request in env.apps.recorder.requests], env.apps.recorder.malformed), (["/next"], []))
+
+
+@case("connections")
+def a_client_that_breaks_off_while_the_app_thinks_is_forgotten(env):
+    with dial(env) as client:
+        client.send("GET /sleep/8 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.2)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually("the proxy has closed it too", lambda: env.open_connections() == 0)
 
 
 @case("connections")

@@ -22,9 +22,10 @@ class Apps:
     """The servers that the services stand for."""
 
     def __init__(self, folder):
-        from . import http2_backend, rpc, upstream
+        from . import http2_backend, rpc, upstream, upstream2
         self.recorder = backend.Recorder()
         self.scripted = backend.Scripted(upstream.SCRIPTS)
+        self.scripted2 = upstream2.Scripted()
         self.http2 = http2_backend.Recorder()
         self.grpc = rpc.serve()
         self.websocket = rpc.serve_websocket()
@@ -37,6 +38,7 @@ class Apps:
         yield "slow", "http", [self.recorder.address], 1
         yield "any", "detect", [self.recorder.address], None
         yield "scripted", "http", [self.scripted.address], None
+        yield "scripted2", "http2", [self.scripted2.address], None
         yield "down", "http", [self.down], None
         yield "none", "http", [], None
         yield "http2", "http2", [self.http2.address], None
