@@ -116,7 +116,7 @@ fn decide(webhook: &Webhook, request: Request) -> Answer {
         Ok(pod) => pod,
         Err(error) => {
             webhook.metrics.admitted(None);
-            return refused(uid, format!("the pod cannot be read: {error}"));
+            return refused(uid, &format!("the pod cannot be read: {error}"));
         }
     };
     let config = Config { control_ca: webhook.serving.ca_bundle(), ..Config::clone(&webhook.config) };
@@ -133,16 +133,16 @@ fn decide(webhook: &Webhook, request: Request) -> Answer {
                 tracing::info!(%namespace, pod = name, "pod gets its sidecar");
                 Answer { uid, allowed: true, status: None, patch_type: Some("JSONPatch"), patch: Some(ByteString(patch)) }
             }
-            Err(error) => refused(uid, format!("the sidecar cannot be written down: {error}")),
+            Err(error) => refused(uid, &format!("the sidecar cannot be written down: {error}")),
         },
         Injection::Refused(refusal) => {
             tracing::info!(%namespace, pod = name, reason = refusal.reason(), %refusal, "pod is refused");
-            refused(uid, refusal.to_string())
+            refused(uid, &refusal.to_string())
         }
     }
 }
 
-fn refused(uid: String, message: String) -> Answer {
+fn refused(uid: String, message: &str) -> Answer {
     let status = Refused { code: 422, reason: "Invalid", message: format!("Leno cannot add its sidecar: {message}") };
     Answer { uid, allowed: false, status: Some(status), patch_type: None, patch: None }
 }

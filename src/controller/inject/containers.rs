@@ -22,7 +22,7 @@ pub(super) fn init(settings: &Settings, config: &Config) -> Value {
         ("LENO_EXCLUDE_OUTBOUND_CIDRS", joined(&settings.exclude_outbound_cidrs)),
     ];
     env.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| var(name, list)));
-    let mut container = base(INIT_CONTAINER, "init", env, settings, config);
+    let mut container = base(INIT_CONTAINER, "init", &env, settings, config);
     container["securityContext"] = json!({
         "runAsUser": 0,
         "runAsGroup": 0,
@@ -39,7 +39,7 @@ pub(super) fn init(settings: &Settings, config: &Config) -> Value {
 /// The sidecar. It has a readiness probe, so a pod whose sidecar cannot carry traffic gets none; it has no liveness probe,
 /// because a restart breaks every open connection of the pod and mends nothing that readiness does not already contain.
 pub(super) fn proxy(pod: &Pod, settings: &Settings, config: &Config) -> Value {
-    let mut container = base(PROXY_CONTAINER, "run", proxy_env(pod, settings, config), settings, config);
+    let mut container = base(PROXY_CONTAINER, "run", &proxy_env(pod, settings, config), settings, config);
     let ready = json!({"path": "/ready", "port": ADMIN_PORT, "scheme": "HTTP"});
     container["restartPolicy"] = "Always".into();
     container["ports"] = json!([{"name": "leno-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}]);
@@ -76,7 +76,7 @@ fn proxy_env(pod: &Pod, settings: &Settings, config: &Config) -> Vec<Value> {
     env
 }
 
-fn base(name: &str, command: &str, env: Vec<Value>, settings: &Settings, config: &Config) -> Value {
+fn base(name: &str, command: &str, env: &[Value], settings: &Settings, config: &Config) -> Value {
     let mut container = json!({
         "name": name,
         "image": settings.image.as_ref().unwrap_or(&config.proxy_image),

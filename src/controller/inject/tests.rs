@@ -29,14 +29,13 @@ fn injected(pod: &Value) -> Value {
     let mut patched = pod.clone();
     match decide(pod) {
         Injection::Patch(patch) => json_patch::patch(&mut patched, &patch).unwrap(),
-        other => panic!("{other:?}"),
+        other @ (Injection::Unchanged(_) | Injection::Refused(_)) => panic!("{other:?}"),
     }
     patched
 }
 
 fn env<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
-    let vars = container["env"].as_array().unwrap();
-    vars.iter().find(|var| var["name"] == name).and_then(|var| var["value"].as_str())
+    container["env"].as_array()?.iter().find(|var| var["name"] == name).and_then(|var| var["value"].as_str())
 }
 
 fn names(containers: &Value) -> Vec<&str> {

@@ -37,7 +37,7 @@ pub async fn run(client: Client, events: Sender<SourceEvent>, metrics: Arc<Metri
             source.watch::<Lenient<api::TrafficPolicy>>(),
         )
     };
-    let _ended = cancel.run_until_cancelled(all).await;
+    let _ended = cancel.run_until_cancelled(Box::pin(all)).await;
 }
 
 /// Nobody listens any more.

@@ -8,6 +8,7 @@ use leno_translate::{Change, Kind};
 
 /// What a source says.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "changes come one by one and are moved once; boxing each would cost more")]
 pub enum SourceEvent {
     /// One object changed.
     Changed(Change),
