@@ -69,7 +69,6 @@ CONNECTION = [
     ("a table larger than allowed", COMPRESSION_ERROR, headers(b"\x3f\xff\xff\x7f" + block(GET))),
     ("a string that is no Huffman code", COMPRESSION_ERROR, headers(block(GET) + b"\0\x84\xff\xff\xff\xff\x01x")),
     ("a push promise of a client", PROTOCOL_ERROR, headers(POST, end=False) + frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\2" + block(GET))),
-    ("data above every window", ANY, headers([POST[0], GET[1], (":path", "/stall"), GET[3]], end=False) + data(b"x" * 16384, end=False) * 1100),
 ]
 
 
@@ -246,6 +245,25 @@ def a_download_waits_for_its_window(env):
             kind, _, _, payload = client.next()
             got += len(payload) if kind == DATA else 0
         equal(got, 5000)
+
+
+@case("HTTP/2")
+def data_above_every_window_ends_the_stream_or_the_connection(env):
+    before = env.forget_memory_peak()
+    with dial(env) as client:
+        client.send(headers([(":method", "POST"), (":scheme", "http"), (":path", "/stall"), (":authority", "http2")], end=False))
+        client.quietly(data(b"x" * 16384, end=False) * 1100)
+        try:
+            client.response()
+        except (Reset, GoneAway) as error:
+            equal(error.code, FLOW_CONTROL_ERROR)
+        except (wire.Closed, ConnectionResetError):
+            pass
+        else:
+            raise AssertionError("it was taken")
+    check_served(env)
+    grown = env.memory_peak() - before
+    assert grown < 24 * MIB, f"memory grew by {grown / MIB:.0f} MiB"
 
 
 @case("HTTP/2")
