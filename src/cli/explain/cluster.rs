@@ -22,9 +22,10 @@ const PAGE: u32 = 500;
 pub(super) fn read(question: &Question, translator: &mut Translator) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let client = Client::try_default()
-            .await
-            .context("no cluster to ask: point KUBECONFIG at one, or explain a folder of manifests with -f DIR")?;
+        // Its text holds that of its causes.
+        let client = Client::try_default().await.map_err(|error| {
+            anyhow::anyhow!("no cluster to ask: point KUBECONFIG at one, or explain a folder of manifests with -f DIR ({error})")
+        })?;
         read_all(&client, question, translator).await
     })
 }

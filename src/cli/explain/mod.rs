@@ -1,10 +1,11 @@
 //! `leno explain`: what happens to one request, step by step, from the very function that routes.
 //!
-//! [`question`] reads the command line, [`answer`] asks [`leno_core::route::decide`] and keeps its trace, [`text`] puts it into
-//! words. The objects come from a folder ([`leno_controller::source::folder`]) or from a cluster ([`cluster`]).
+//! [`question`] reads the command line, [`answer`] asks [`leno_core::route::decide`] and keeps its trace as an
+//! [`explanation`], [`text`] puts that into words. The objects come from a folder ([`leno_controller::source::folder`]) or from a cluster ([`cluster`]).
 
 pub mod answer;
 pub mod cluster;
+pub mod explanation;
 pub mod question;
 mod similar;
 pub mod text;
@@ -20,7 +21,7 @@ use leno_controller::source::folder::{self, Folder};
 use leno_core::names::WorkloadId;
 use leno_translate::Translator;
 
-use answer::Outcome;
+use explanation::Outcome;
 use question::Question;
 
 /// The DNS domain of cluster host names.

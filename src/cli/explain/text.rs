@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::answer::{Candidate, Destination, Explanation, Judged, Outcome};
+use super::explanation::{Candidate, Destination, Explanation, Judged, Outcome};
 
 /// Endpoints that are listed for one destination; the rest is counted.
 const ENDPOINTS_MAX: usize = 10;

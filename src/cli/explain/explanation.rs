@@ -1,0 +1,136 @@
+//! What is said about a request: plain data, the JSON of `-o json`.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+/// What happens to a request, and why. Its JSON form is what `-o json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The request.
+    pub request: Asked,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The service it is for; none when it passes through untouched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Found>,
+    /// The policy in force, `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Every match that was judged, most specific first, up to the one that holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Judged>,
+    /// The route that holds; none when the service's own endpoints take the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Where the request may go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
+    /// How long it may take; none is unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Timeout>,
+    /// How one endpoint is chosen among many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<String>,
+    /// What else there is to know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The request as it was asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Its method.
+    pub method: String,
+    /// Its URL.
+    pub url: String,
+    /// Who sends it, `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// An endpoint takes it.
+    Routed,
+    /// It is no concern of the mesh.
+    PassesThrough,
+    /// No endpoint can take it, or not for every draw.
+    Refused,
+}
+
+/// The service that a request is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// `namespace/name`.
+    pub name: String,
+    /// How it was found, in words.
+    pub found_by: String,
+    /// Its port.
+    pub port: u16,
+    /// What is spoken there, in words.
+    pub protocol: String,
+}
+
+/// One match that was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judged {
+    /// Name of its route.
+    pub route: String,
+    /// Its place among the matches of the route, from 1; 0 when the route has none and so holds for every request.
+    #[serde(rename = "match")]
+    pub place: usize,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// One place where the request may go.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// Its share of such requests.
+    pub percent: f64,
+    /// What it is, in words: `version v1`, `service shop/other, port 80`.
+    pub name: String,
+    /// Whether `--draw` falls on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<bool>,
+    /// Who may take the request.
+    pub endpoints: Vec<Candidate>,
+    /// What the proxy answers itself, when nobody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// One endpoint that may take the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The pod or process behind it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub workload: String,
+    /// The versions it belongs to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+}
+
+/// How long a request may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeout {
+    /// The time, such as `5s`.
+    pub after: String,
+    /// Who says so, in words.
+    pub set_by: String,
+}
