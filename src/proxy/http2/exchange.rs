@@ -35,6 +35,9 @@ use crate::telemetry::{Destination, RequestRecord, Spoken};
 
 /// How often a request that no app has seen is sent again.
 const AGAIN_MAX: usize = 3;
+/// Interim responses that are passed on for one request. They are under no flow control, so a row of them without an end
+/// would be kept for a client that does not read.
+const INTERIM_MAX: usize = 100;
 /// The port of an authority that names none.
 const HTTP_PORT: u16 = 80;
 
@@ -63,6 +66,8 @@ struct Exchange {
     up: Flow,
     respond: SendResponse<Bytes>,
     in_flight: Option<InFlight>,
+    /// Interim responses passed on so far.
+    interim: usize,
     outcome: Outcome,
     started: Instant,
 }
@@ -139,7 +144,7 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let protocol = parts.extensions.remove::<Protocol>();
     let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, protocol, id, is_grpc };
     let outcome = Outcome { labels, upstream: None, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
-    let mut exchange = Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, outcome, started };
+    let mut exchange = Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
     exchange.drive().await;
     exchange.record();
 }
@@ -324,6 +329,11 @@ impl Exchange {
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                send.send_reset(Reason::CANCEL);
+                return Poll::Ready(Err(Broken::Invalid));
+            }
             if let Err(error) = self.respond.send_informational(interim) {
                 tracing::debug!(%error, "the client takes no interim response");
             }

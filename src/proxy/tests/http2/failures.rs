@@ -183,3 +183,22 @@ async fn a_malformed_request_is_refused_and_never_forwarded() {
     }
     assert_eq!(app.requests(), 0);
 }
+
+#[tokio::test]
+async fn interim_responses_pass_but_not_without_end() {
+    let app = Server::start(|(request, mut respond)| async move {
+        let count = if request.uri().path() == "/few" { 20 } else { 5000 };
+        for _ in 0..count {
+            if respond.send_informational(Response::builder().status(103).body(()).unwrap()).is_err() {
+                return;
+            }
+        }
+        drop(respond.send_response(Response::new(()), true));
+    })
+    .await;
+    let (_mesh, address) = setup(&[&app]).start();
+    let client = dial(address).await;
+    assert_eq!(ask(&client, get("/few"), b"").await.unwrap().status, 200);
+    assert_eq!(ask(&client, get("/many"), b"").await.unwrap().status, 502);
+    assert_eq!(ask(&client, get("/few"), b"").await.unwrap().status, 200, "the connection is usable");
+}
