@@ -26,6 +26,7 @@ ROWS = [
     ("well-formed", (200, b"hello"), lambda it: [answer(it, OK, b"hello")]),
     ("trailers", (200, b"hello"), lambda it: [answer(it, OK, b"hello", False) + headers([("x-sum", "5")], it)]),
     ("interim responses", (200, b"hello"), lambda it: [headers([(":status", "103"), ("link", "</a>")], it, False) * 5 + answer(it, OK, b"hello")]),
+    ("interim responses without end", BROKEN, lambda it: [headers([(":status", "103"), ("link", "</a>")], it, False) * 5000 + answer(it, OK, b"hello")]),
     ("no status", BROKEN, lambda it: [answer(it, [("x", "1")], b"hello")]),
     ("a status of letters", BROKEN, lambda it: [answer(it, [(":status", "abc")], b"hello")]),
     ("a status of four digits", BROKEN, lambda it: [answer(it, [(":status", "2000")], b"hello")]),
