@@ -144,7 +144,8 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let protocol = parts.extensions.remove::<Protocol>();
     let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, protocol, id, is_grpc };
     let outcome = Outcome { labels, upstream: None, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
-    let mut exchange = Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
+    let mut exchange =
+        Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
     exchange.drive().await;
     exchange.record();
 }
