@@ -100,10 +100,13 @@ pub(super) fn patch(headers: &mut HeaderMap, side: &Side, address: &HeaderValue,
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if let Some(id) = headers.get(REQUEST_ID) {
+    if let Some(id) = headers.get_mut(REQUEST_ID) {
+        id.set_sensitive(true);
         return id.clone();
     }
-    let id = HeaderValue::from_str(RequestId::make(draws()).text(&[])).unwrap_or_else(|_| HeaderValue::from_static(""));
+    let mut id = HeaderValue::from_str(RequestId::make(draws()).text(&[])).unwrap_or_else(|_| HeaderValue::from_static(""));
+    // Written as it is: in the table that HPACK compresses with, an id would only push out what comes again.
+    id.set_sensitive(true);
     headers.insert(REQUEST_ID, id.clone());
     id
 }

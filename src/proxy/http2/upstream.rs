@@ -3,7 +3,9 @@
 //! They belong to the [`Peer`]: when nobody holds it any more (its endpoint is gone), they close after their last stream.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::rewind::Rewind;
 use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
@@ -21,8 +24,9 @@ use crate::pool::Peer;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
 const LINKS_MAX: usize = 16;
-/// Requests sent before the peer has said how many it allows (RFC 9113 section 6.5.2 recommends at least 100).
-const FIRST_STREAMS_MAX: usize = 100;
+/// What stands for "the peer has not said yet how many requests it allows". No request is sent before it has: what is
+/// beyond its limit would wait for other streams to end, while another connection had room.
+const NOT_SAID: usize = 101;
 
 /// A peer's HTTP/2 connections.
 #[derive(Default)]
@@ -120,11 +124,21 @@ impl Upstreams {
     }
 }
 
-/// Opens a connection; a task of its own drives it.
+/// Opens a connection and waits for the peer's settings; a task of its own drives it then.
 async fn open(peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
     let io = dial_peer(peer, connect_timeout).await?;
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
-    let (requests, connection) = handshake.map_err(io::Error::other)?;
+    let (requests, mut connection) = handshake.map_err(io::Error::other)?;
+    let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+        Poll::Pending if requests.current_max_send_streams() == NOT_SAID => Poll::Pending,
+        Poll::Pending => Poll::Ready(Ok(())),
+    });
+    match timeout(connect_timeout, said).await {
+        Ok(result) => result?,
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    }
     let link = Rc::new(Link { requests, streams: Cell::new(0), is_closed: Cell::new(false) });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
@@ -146,7 +160,7 @@ fn client() -> Builder {
         .max_send_buffer_size(SEND_BUFFER_MAX)
         .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
-        .initial_max_send_streams(FIRST_STREAMS_MAX)
+        .initial_max_send_streams(NOT_SAID)
         .enable_push(false);
     builder
 }

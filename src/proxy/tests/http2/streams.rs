@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::peers::{Server, ask, dial, get, grpc, patient, post, send_all, setup, whole};
 
-const BIG: usize = 12 * 1024 * 1024;
+const BIG: usize = 6 * 1024 * 1024;
 
 fn byte_at(place: usize) -> u8 {
     u8::try_from(place % 251).unwrap()
