@@ -121,7 +121,7 @@ class Proxy(Mesh):
         self.start([binary, "run"], {
             "LENO_POD_NAMESPACE": "shop", "LENO_POD_NAME": "client", "LENO_INTERCEPT": "off", "LENO_SERVICES": services,
             "LENO_CONTROL_ADDRESS": f"127.0.0.1:{self.control.port}", "LENO_CONTROL_CA_FILE": str(self.control.ca),
-            "LENO_ADMIN_ADDRESS": "%s:%d" % self.admin, "LENO_ACCESS_LOG": "all", "LENO_DRAIN_SECONDS": "5",
+            "LENO_ADMIN_ADDRESS": "%s:%d" % self.admin, "LENO_ACCESS_LOG": "all", "LENO_DRAIN_SECONDS": "5", "LENO_PROXY_WORKERS": "2",
         }, folder)
         self.wait_until("ready", self.is_ready)
 
