@@ -8,14 +8,14 @@
 #   buildah bud --target proxy --build-context build=FOLDER -t leno/proxy:0.1.0 .
 
 FROM docker.io/library/rust:1.95-bookworm AS compile
-RUN apt-get update && apt-get install -y --no-install-recommends clang cmake mold && rm -rf /var/lib/apt/lists/*
 WORKDIR /leno
 COPY . .
 # Static binaries: the final images hold nothing else. The target is named so that build scripts and macros stay dynamic.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
- && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-fuse-ld=mold" \
-    cargo build --release --locked --target "$target" -p leno-controller -p leno-proxy \
- && install -D -t /out "target/$target/release/leno-controller" "target/$target/release/leno-proxy"
+ && export RUSTFLAGS="-C target-feature=+crt-static" \
+ && cargo build --release --locked --target "$target" -p leno-controller \
+ && cargo build --profile dataplane --locked --target "$target" -p leno-proxy \
+ && install -D -t /out "target/$target/release/leno-controller" "target/$target/dataplane/leno-proxy"
 
 FROM scratch AS build
 COPY --from=compile /out/ /

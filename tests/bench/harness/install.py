@@ -79,5 +79,5 @@ def versions(peers: list[str]) -> dict[str, str]:
 
 def leno() -> Path:
     """The folder of Leno's release binaries, built where they are missing or older than the sources."""
-    command = [REPOSITORY / "tests/release", "leno-proxy", "leno-controller"]
+    command = [REPOSITORY / "tests/release"]
     return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
