@@ -1,0 +1,78 @@
+"""What the chart renders: high availability, restricted pods, least privilege, and refusal of wrong values."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[2] / "charts/leno"
+
+
+def render(*values: str, check: bool = True) -> subprocess.CompletedProcess:
+    command = [os.environ["HELM"], "template", "leno", str(CHART), "--namespace", "leno-system"]
+    for value in values:
+        command += ["--set", value]
+    return subprocess.run(command, capture_output=True, text=True, check=check)
+
+
+def objects(*values: str) -> list[dict]:
+    return [found for found in yaml.safe_load_all(render(*values).stdout) if found]
+
+
+def one(found: list[dict], kind: str) -> dict:
+    of_kind = [it for it in found if it["kind"] == kind]
+    assert len(of_kind) == 1, [it["metadata"]["name"] for it in of_kind]
+    return of_kind[0]
+
+
+def test_two_replicas_that_a_drain_does_not_take_at_once():
+    found = objects()
+    assert one(found, "Deployment")["spec"]["replicas"] == 2
+    budget = one(found, "PodDisruptionBudget")["spec"]
+    assert budget.get("minAvailable") == 1 or budget.get("maxUnavailable") == 1
+
+
+def test_the_controller_passes_the_restricted_pod_security_level():
+    pod = one(objects(), "Deployment")["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        context = {**pod.get("securityContext", {}), **container["securityContext"]}
+        assert context["runAsNonRoot"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert context["seccompProfile"]["type"] == "RuntimeDefault"
+        assert context["readOnlyRootFilesystem"] is True
+
+
+def test_only_pods_that_asked_reach_the_webhook_and_they_cannot_start_without_it():
+    webhooks = one(objects(), "MutatingWebhookConfiguration")["webhooks"]
+    for webhook in webhooks:
+        assert webhook["failurePolicy"] == "Fail"
+        assert webhook["matchConditions"], webhook["name"]
+        assert webhook["timeoutSeconds"] <= 10
+        assert "caBundle" not in webhook["clientConfig"], "an upgrade would wipe what the controller put there"
+
+
+def test_the_controller_may_write_only_its_own_objects_and_status():
+    writes = {"create", "update", "patch", "delete", "deletecollection", "*"}
+    for role in (it for it in objects() if it["kind"] == "ClusterRole"):
+        for rule in role["rules"]:
+            for resource in rule["resources"]:
+                if writes & set(rule["verbs"]):
+                    assert resource.endswith("/status") or rule.get("resourceNames") or resource == "tokenreviews", rule
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+            assert "secrets" not in rule["resources"], "secrets only in its own namespace"
+
+
+def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
+    kinds = [it for it in objects() if it["kind"] == "CustomResourceDefinition"]
+    assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "TrafficPolicy"}
+    assert all(it["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for it in kinds)
+    assert not [it for it in objects("crds.install=false") if it["kind"] == "CustomResourceDefinition"]
+
+
+@pytest.mark.parametrize("value", ["controller.replicas=0", "controller.replicas=two", "proxy.accessLog=some", "proxy.workers=0", "nosuch=1"])
+def test_a_wrong_value_is_refused_by_the_schema(value):
+    refused = render(value, check=False)
+    assert refused.returncode != 0 and "schema" in refused.stderr, refused.stderr
