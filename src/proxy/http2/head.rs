@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn host_gives_the_authority_where_it_is_missing_and_may_not_contradict_it() {
-        let cases: [(&str, &[(&'static str, &str)], Result<&str, HeadError>); 7] = [
+        type Fields = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Fields, Result<&str, HeadError>); 7] = [
             ("http://payment:80/a?b", &[], Ok("http://payment:80/a?b")),
             ("http://payment/a", &[("host", "Payment")], Ok("http://payment/a")),
             ("/a", &[("host", "payment:80")], Ok("http://payment:80/a")),
