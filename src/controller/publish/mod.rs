@@ -8,7 +8,7 @@
 //! Nothing is served before the first list of every required kind is in. Pods are not waited for, except by what needs them:
 //! the endpoints and workloads of services that list versions.
 //!
-//! Reading order: [`Publisher`], [`index`], [`outbox`], [`receipts`].
+//! Reading order: [`Publisher`], `index`, [`outbox`], [`receipts`].
 
 pub mod counters;
 mod index;

@@ -7,7 +7,7 @@
 //! Everything is bounded: connections, streams of one connection, the time for a handshake and for the first request, the length
 //! of a message, subscriptions. Dead peers are found by pings.
 //!
-//! Reading order: [`serve`], [`exchange`], [`body`].
+//! Reading order: [`serve`], `exchange`, `body`.
 
 mod body;
 mod exchange;
