@@ -3,10 +3,10 @@
 //! [`MeshService`] and [`TrafficPolicy`] are custom resources; `crds/` is generated from them ([`crds`]). [`Workload`] exists
 //! only in folders of manifests. [`k8s`] holds trimmed forms of Service, EndpointSlice and Pod.
 //!
-//! Decoding is lenient, so that no odd object stops a list; [`check`] is strict, for people's files: it holds an object
+//! Decoding is lenient, so that no odd object stops a list; [`check()`] is strict, for people's files: it holds an object
 //! against the very schema that the API server enforces.
 //!
-//! Reading order: [`mesh_service`], [`traffic_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`check`], [`k8s`].
+//! Reading order: [`mesh_service`], [`traffic_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
 
 pub mod check;
 pub mod duration;

@@ -1,5 +1,5 @@
 //! What the schema demands beyond types and bounds. Each rule stands here once, with the sentence that a person reads:
-//! the API server runs it as CEL (`x-kubernetes-validations`), [`crate::check`] runs its twin in Rust on files.
+//! the API server runs it as CEL (`x-kubernetes-validations`), [`crate::check()`] runs its twin in Rust on files.
 //!
 //! The object tables in `tests/objects` hold both sides to the same answers.
 

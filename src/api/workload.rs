@@ -27,7 +27,7 @@ pub struct WorkloadSpec {
     #[schemars(length(max = 64))]
     pub ports: Vec<WorkloadPort>,
     /// The program that `leno up` starts, and ends with the mesh, and its arguments; `leno` means the running program itself.
-    /// It finds its address in LENO_ADDRESS, its first port in PORT, each named port in LENO_PORT_<NAME>, and in
+    /// It finds its address in LENO_ADDRESS, its first port in PORT, each named port in `LENO_PORT_<NAME>`, and in
     /// LENO_OUTBOUND where to send what it asks of others, as to an HTTP proxy. Default: none; it is started by somebody else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

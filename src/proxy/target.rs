@@ -3,7 +3,7 @@
 //! [`leno_core::route::decide`] says where a request goes and [`leno_core::balance::pick`] which endpoint takes it; this
 //! file only looks up what they name. HTTP/1, HTTP/2 and opaque connections all come through here.
 //!
-//! Reading order: [`route`], [`Route::pick`], [`Refusal`].
+//! Reading order: [`route()`], [`Route::pick`], [`Refusal`].
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -35,7 +35,7 @@ pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 pub struct Arguments {
     /// Method of the request, such as GET
     method: String,
-    /// Its URL: http://HOST[:PORT]/PATH?QUERY, https://HOST or tcp://HOST:PORT. HOST is a name the caller uses, or an address
+    /// Its URL: http://HOST:PORT/PATH?QUERY (the port may be left out), https://HOST or tcp://HOST:PORT. HOST is a name the caller uses, or an address
     url: String,
     /// A header field of the request, NAME:VALUE; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME:VALUE")]
