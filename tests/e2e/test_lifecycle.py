@@ -3,7 +3,7 @@
 import pytest
 
 import apps
-from cluster import COMMANDS, ROOT, Refused, helm, kubectl, path_of, run, until
+from cluster import ROOT, Refused, helm, kubectl, path_of, until
 from load import Load
 
 CHART = ROOT / "charts/leno"
@@ -34,6 +34,7 @@ def test_an_upgrade_keeps_the_webhooks_trust_and_the_traffic(api, shop):
 
 
 def test_an_uninstall_leaves_the_kinds_the_objects_and_the_traffic_and_an_install_finds_them(api, shop):
+    values = helm("get", "values", "leno", "-n", "leno-system", "-o", "json")
     with Load(shop, "web") as load:
         helm("uninstall", "leno", "-n", "leno-system", "--wait", "--timeout", "120s")
         with pytest.raises(Refused, match="not found"):
@@ -44,7 +45,7 @@ def test_an_uninstall_leaves_the_kinds_the_objects_and_the_traffic_and_an_instal
         shop.create(apps.client("without-the-mesh"))
         shop.await_pods("without-the-mesh")
         load.run_for(2)
-        run(COMMANDS / "install", seconds=600)
+        helm("install", "leno", CHART, "-n", "leno-system", "-f", "-", "--wait", "--timeout", "120s", stdin=values)
         shop.patch("TrafficPolicy", "payment", {"spec": {"routes": [apps.route("all", v2=1)]}})
         shop.await_condition("TrafficPolicy", "payment", Accepted="True", Programmed="True")
         until("the old sidecars follow the new controllers", lambda: shop.fetch("web", "http://payment/")["version"] == "v2")
