@@ -81,7 +81,9 @@ def test_a_restart_of_the_controllers(shop, load, leno):
 
 
 def test_a_crash_of_both_controllers(shop, load, leno):
-    for pod in leno.list("Pod", "app.kubernetes.io/name=leno-controller"):
+    leno.await_rollout("leno-controller")
+    pods = leno.list("Pod", "app.kubernetes.io/name=leno-controller")
+    for pod in [it for it in pods if "deletionTimestamp" not in it["metadata"]]:
         path = path_of("Pod", leno.name, pod["metadata"]["name"]) + "?gracePeriodSeconds=0"
         leno.api.request("DELETE", path)
     leno.await_rollout("leno-controller", seconds=120)

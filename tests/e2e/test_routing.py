@@ -124,7 +124,8 @@ class Answers:
 
     def read(self):
         for line in self.process.stdout:
-            self.lines.put((time.monotonic(), json.loads(line)["version"]))
+            if line.endswith("\n"):  # the last one may be cut off
+                self.lines.put((time.monotonic(), json.loads(line)["version"]))
 
     def next(self):
         return self.lines.get(timeout=10)
