@@ -51,7 +51,8 @@ pub struct MeshServiceSpec {
     pub service: Option<String>,
 
     /// Further host names by which callers reach the service, beside those of cluster DNS: full names, lower case,
-    /// without scheme and port. Default: none.
+    /// without scheme and port. They count where callers address their sidecar by name (an HTTP proxy's way, as under
+    /// `leno up`) and in `leno explain`; a redirected connection is known by the address it dials. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend(
         "x-kubernetes-list-type" = "set",
@@ -65,7 +66,7 @@ pub struct MeshServiceSpec {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub ports: Vec<PortSpec>,
 
-    /// Named subsets of the service's endpoints, for policies to send traffic to. An endpoint belongs to the first version
+    /// Named subsets of the service's endpoints, for policies to send traffic to. An endpoint belongs to every version
     /// whose labels its pod has. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
