@@ -202,6 +202,9 @@ fn prepare<'c>(
     let context = &*connection.context;
     let mut out = context.buffers.take();
     let head = Head::parse(inbox.block(), range)?;
+    if !matches!(connection.side, Side::Inbound { .. }) {
+        head.within_app_limits()?;
+    }
     let request = Request::judge(&head)?;
     let id = match head.get("x-request-id") {
         Some(_) => RequestId::Sent(request.request_id),
@@ -357,7 +360,8 @@ impl Exchange<'_> {
     /// Sends the request on `io` and waits for the response's head.
     async fn attempt(&mut self, io: Io) -> Result<Arrived, Broken> {
         let (client, context) = (&self.connection.io, &self.connection.context);
-        let rules = Rules { asked: self.asked, keep_alive: self.request.keep_alive, draining: &context.draining };
+        let is_from_app = matches!(self.connection.side, Side::Inbound { .. });
+        let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining };
         let response = read_response(&io, client, rules, &context.buffers);
         let up = self.up.run(client, &io, &context.buffers);
         let (response, keep, inbox, out) = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)??;
@@ -490,6 +494,8 @@ impl Exchange<'_> {
 #[derive(Clone, Copy)]
 struct Rules<'c> {
     asked: Asked,
+    /// Whether the response comes from the app beside this proxy.
+    is_from_app: bool,
     keep_alive: bool,
     draining: &'c Draining,
 }
@@ -533,6 +539,9 @@ async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buff
 
 fn take_head(block: &[u8], range: Range<usize>, rules: Rules<'_>, out: &mut Buffer) -> Result<(Response, Keep), HeadError> {
     let head = Head::parse(block, range)?;
+    if rules.is_from_app {
+        head.within_app_limits()?;
+    }
     let response = Response::judge(&head, rules.asked)?;
     let ends_by_close = response.body == Framing::Close || (rules.asked.is_old && response.body == Framing::Chunked);
     let keep = match (rules.keep_alive && !ends_by_close && !rules.draining.has_started(), rules.asked.is_old) {

@@ -11,10 +11,14 @@ use std::ops::Range;
 
 use leno_core::request::{Headers, join};
 
-/// Fields a head may have.
+/// Fields a head may have that an app sends.
 pub const FIELDS_MAX: usize = 100;
-/// Bytes a head may have.
+/// Bytes a head may have that an app sends.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Room, beyond an app's limits, for the fields that another proxy has added on the way.
+pub const FIELDS_ADDED_MAX: usize = 8;
+/// The same in bytes.
+pub const BYTES_ADDED_MAX: usize = 1024;
 /// Bytes a first line may have.
 pub const FIRST_LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -220,7 +224,7 @@ pub struct Head<'b> {
     pub first: Span,
     /// Where the empty line begins that ends it.
     pub end: usize,
-    fields: [Field; FIELDS_MAX],
+    fields: [Field; FIELDS_MAX + FIELDS_ADDED_MAX],
     count: usize,
 }
 
@@ -235,14 +239,14 @@ pub fn find_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Head
         }
         let line_end = line_feed - 1;
         if line_end == 0 || bytes[line_end - 1] == b'\n' {
-            return if line_feed < HEAD_BYTES_MAX { Ok(Some(line_feed + 1)) } else { Err(HeadError::TooLarge) };
+            return if line_feed < HEAD_BYTES_MAX + BYTES_ADDED_MAX { Ok(Some(line_feed + 1)) } else { Err(HeadError::TooLarge) };
         }
         *scanned = line_feed + 1;
     }
     if *scanned == 0 && bytes.len() > FIRST_LINE_BYTES_MAX {
         return Err(HeadError::TargetTooLong);
     }
-    if bytes.len() >= HEAD_BYTES_MAX {
+    if bytes.len() >= HEAD_BYTES_MAX + BYTES_ADDED_MAX {
         return Err(HeadError::TooLarge);
     }
     Ok(None)
@@ -258,7 +262,7 @@ impl<'b> Head<'b> {
             return Err(HeadError::TargetTooLong);
         }
         let first = Span::new(range.start..next.saturating_sub(2).max(range.start));
-        let mut head = Head { bytes, first, end, fields: [Field::default(); FIELDS_MAX], count: 0 };
+        let mut head = Head { bytes, first, end, fields: [Field::default(); FIELDS_MAX + FIELDS_ADDED_MAX], count: 0 };
         let mut start = next;
         while start < end {
             let next = line_end(start);
@@ -268,6 +272,13 @@ impl<'b> Head<'b> {
             start = next;
         }
         Ok(head)
+    }
+
+    /// Refuses what is larger than an app may send. What comes from another proxy has more room, so that a head which the
+    /// first proxy of a path takes is not refused by the next for what the first has added.
+    pub fn within_app_limits(&self) -> Result<(), HeadError> {
+        let bytes = self.end + 2 - self.first.start();
+        if self.count > FIELDS_MAX || bytes > HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(()) }
     }
 
     /// The fields, in order.

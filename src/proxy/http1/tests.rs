@@ -169,6 +169,21 @@ fn a_request_is_decided_by_what_its_target_says() {
     assert_eq!(view.headers.get("x-a").as_deref(), Some(b"1, 2".as_slice()));
 }
 
+/// Found by fuzzing: the fields that one proxy adds made the next one refuse the request.
+#[test]
+fn a_head_at_the_limit_passes_two_proxies_and_one_above_it_is_an_apps_mistake() {
+    let with = |count: usize| {
+        let fields: String = (1..count).map(|number| format!("x-{number}: 1\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nHost: payment\r\n{fields}\r\n")
+    };
+    let at_the_limit = with(super::head::FIELDS_MAX);
+    assert_eq!(Head::parse(at_the_limit.as_bytes(), 0..at_the_limit.len()).unwrap().within_app_limits(), Ok(()));
+    let forwarded = patched(&patched(&at_the_limit, true, false), false, false);
+    assert!(Head::parse(forwarded.as_bytes(), 0..forwarded.len()).is_ok());
+    let above = with(super::head::FIELDS_MAX + 1);
+    assert_eq!(Head::parse(above.as_bytes(), 0..above.len()).unwrap().within_app_limits(), Err(HeadError::TooLarge));
+}
+
 fn patched(text: &str, is_outbound: bool, shorten: bool) -> String {
     let buffers = Rc::new(Buffers::default());
     let mut out = buffers.take();
