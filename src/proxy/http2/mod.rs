@@ -37,8 +37,10 @@ const SEND_BUFFER_MAX: usize = 256 * 1024;
 /// What small frames that wait may cost beside their bytes: some 65,000 of them on a connection, as a stream of small
 /// messages to a slow reader has.
 const FRAMES_BUDGET: usize = 16 * 1024 * 1024;
-/// Bytes a head may have, as HTTP/1 allows.
+/// Bytes a head may have that an app sends, as HTTP/1 allows.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
+/// Room, beyond that, for the fields that another proxy has added (HTTP/2 counts 32 bytes more for each).
+const HEADER_LIST_ADDED_MAX: u32 = 2 * 1024;
 /// Requests a client may have open on one connection.
 const STREAMS_MAX: u32 = 1000;
 
@@ -56,7 +58,7 @@ struct Client {
 pub(crate) async fn serve(connection: Connection) {
     let Connection { io, peer, side, first, context, since: _ } = connection;
     let client = Rc::new(Client { peer, side, address: head::address_value(peer.ip()), context });
-    let handshake = server().handshake::<_, Bytes>(Rewind::new(io, first));
+    let handshake = server(&client.side).handshake::<_, Bytes>(Rewind::new(io, first));
     let mut streams = match Box::pin(handshake).await {
         Ok(streams) => streams,
         Err(error) => {
@@ -85,14 +87,18 @@ pub(crate) async fn serve(connection: Connection) {
     }
 }
 
-fn server() -> Builder {
+fn server(side: &Side) -> Builder {
+    let head_bytes = match side {
+        Side::Inbound { .. } => HEADER_LIST_MAX + HEADER_LIST_ADDED_MAX,
+        Side::Outbound { .. } | Side::Explicit => HEADER_LIST_MAX,
+    };
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_MAX)
         .data_frame_budget(FRAMES_BUDGET)
-        .max_header_list_size(HEADER_LIST_MAX)
+        .max_header_list_size(head_bytes)
         .max_concurrent_streams(STREAMS_MAX)
         .enable_connect_protocol();
     builder
