@@ -9,13 +9,14 @@ from collections import Counter
 from cluster import Refused, until
 
 RATE = 200  # requests a second, in all
+LOGGED_LEAST = 0.95  # the share of the POST requests that the logs must tell of
 
 
 class Load:
     """GET and POST requests from a pod to a service, at a steady rate, for as long as the `with` block runs.
 
-    Afterwards `requests`, `failed` and `errors` are what the clients counted, and `doubles` and `lost` what the servers' logs
-    tell of the POST requests: each must have arrived exactly once.
+    Afterwards `requests`, `failed` and `errors` are what the clients counted, and `doubles` what the servers' logs tell of the
+    POST requests: none may have arrived more than once.
     """
 
     def __init__(self, namespace, pod, url="http://payment/", app="payment", flags=()):
@@ -62,17 +63,17 @@ class Load:
         self.errors = [line for it in counts.values() for line in it["errors"]]
         self.slowest = max(it["maxms"] for it in counts.values())
         sent = counts["POST"]["requests"]
-        if not self.failed:
-            until("the logs tell of every POST", lambda: self.arrived() >= sent, 20)
+        # Of a container that has been removed the last lines of its log may never be read, so most of them must do: that a POST
+        # arrived at all is known from its answer, and the logs are for those that arrived twice.
+        until("the logs tell of the POSTs", lambda: self.arrived() >= sent * LOGGED_LEAST, 20)
         marks = {mark: times for mark, times in self.arrivals.stop().items() if mark.startswith(f"{self.mark}-POST-")}
         self.doubles = {mark: times for mark, times in marks.items() if times > 1}
-        self.lost = sent - len(marks)
 
     def assert_flawless(self):
         some = list(self.doubles)[:5]
-        told = f"{self.failed} of {self.requests} failed, {self.lost} lost, {len(self.doubles)} doubled {some}: {self.errors}"
+        told = f"{self.failed} of {self.requests} failed, {len(self.doubles)} doubled {some}: {self.errors}"
         print(f"{self.requests} requests, {self.failed} failed, slowest {self.slowest:.0f} ms")
-        assert not (self.failed or self.lost or self.doubles), told
+        assert not (self.failed or self.doubles), told
 
 
 class Arrivals:
