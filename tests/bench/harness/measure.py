@@ -59,6 +59,8 @@ class Bench:
             if self._peer.command:
                 with open(self._log, "w") as log:
                     if self._peer.beside:
+                        for stale in self._folder.glob("*-ca.pem"):
+                            stale.unlink()  # of the round before: the peer waits for this round's
                         self._beside = machine.start(list(self._peer.beside), machine.LOAD_CORE, stdout=log, stderr=log)
                     self._proxy = machine.start(self._peer.command, machine.PROXY_CORE, stdout=log, stderr=log)
                 for address in (self._peer.http1, self._peer.http2):
