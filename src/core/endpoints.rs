@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use crate::names::{InvalidId, Name, ServiceId};
+use crate::names::{Identity, InvalidId, Name, ServiceId};
 
 /// Names the endpoints of one service port; displayed `shop/payment:80`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +60,8 @@ pub struct Endpoint {
     pub workload: Name,
     /// The service's versions it belongs to, in the order the MeshService lists them.
     pub versions: Vec<Name>,
+    /// Who must answer there, over mutual TLS; `None` where plain text is spoken.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Endpoint {

@@ -82,6 +82,33 @@ impl fmt::Display for Identity {
     }
 }
 
+/// The text is no SPIFFE ID of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not of the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT")]
+pub struct InvalidIdentity(pub String);
+
+impl FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    /// Reads a SPIFFE ID. Strict: nothing is decoded, no part may be empty or hold other than letters, digits, `.`, `-` and `_`
+    /// (SPIFFE ID specification, section 2).
+    fn from_str(text: &str) -> Result<Self, InvalidIdentity> {
+        let plain = |part: &&str| {
+            !part.is_empty()
+                && *part != "."
+                && *part != ".."
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        };
+        let parts: Vec<&str> = text.strip_prefix("spiffe://").map(|rest| rest.split('/').collect()).unwrap_or_default();
+        match parts[..] {
+            [trust_domain, "ns", namespace, "sa", account] if [trust_domain, namespace, account].iter().all(plain) => {
+                Ok(Self { trust_domain: trust_domain.into(), namespace: namespace.into(), service_account: account.into() })
+            }
+            _ => Err(InvalidIdentity(text.to_owned())),
+        }
+    }
+}
+
 /// Splits an HTTP authority (RFC 3986 `host[:port]`, IPv6 in brackets) into host and port.
 ///
 /// The host keeps its case. Returns `None` for an empty host, user information or a bad port.
@@ -131,6 +158,17 @@ pub fn service_of_host(host: &str, namespace: &str, cluster_domain: &str) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_read_back_what_they_display_and_nothing_else() {
+        let id = "spiffe://cluster.local/ns/shop/sa/web";
+        assert_eq!(id.parse::<Identity>().unwrap().to_string(), id);
+        let bad = ["", "spiffe://cluster.local", "spiffe:///ns/shop/sa/web", "spiffe://a/ns/shop/sa/", "spiffe://a/ns/s%2fb/sa/web"];
+        let more = ["http://a/ns/shop/sa/web", "spiffe://a/ns/shop/sa/web/x", "spiffe://a/sa/web/ns/shop", "spiffe://a/ns/../sa/web"];
+        for text in bad.into_iter().chain(more) {
+            assert!(text.parse::<Identity>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn ids_read_back_what_they_display_and_refuse_other_shapes() {

@@ -1,5 +1,6 @@
 //! What one proxy itself is: the workload it stands beside.
 
+use crate::authorize::Guard;
 use crate::names::{Name, ServiceId, WorkloadId};
 use crate::service::Protocol;
 
@@ -10,6 +11,20 @@ pub struct Workload {
     pub id: WorkloadId,
     /// The container ports that services lead to, ordered by number.
     pub inbound: Vec<InboundPort>,
+    /// What holds for ports that no service leads to.
+    pub others: Guard,
+    /// Where its app may connect to outside the mesh.
+    pub egress: Egress,
+}
+
+/// Where an app may connect to outside the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Egress {
+    /// Anywhere.
+    #[default]
+    Allow,
+    /// Only to what a MeshService registers (`spec.external`).
+    RegisteredOnly,
 }
 
 /// A port of the workload that a service leads to.
@@ -23,11 +38,18 @@ pub struct InboundPort {
     pub service: ServiceId,
     /// The service's version this workload belongs to, if it has one.
     pub version: Option<Name>,
+    /// What holds for connections to it.
+    pub guard: Guard,
 }
 
 impl Workload {
     /// What is known of the container port `number`.
     pub fn inbound(&self, number: u16) -> Option<&InboundPort> {
         self.inbound.iter().find(|port| port.port == number)
+    }
+
+    /// What holds for connections to the container port `number`.
+    pub fn guard(&self, number: u16) -> &Guard {
+        self.inbound(number).map_or(&self.others, |port| &port.guard)
     }
 }

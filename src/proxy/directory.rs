@@ -389,7 +389,12 @@ mod tests {
     }
 
     fn endpoints(ports: &[u16]) -> Update {
-        let endpoint = |port: &u16| Endpoint { address: ([127, 0, 0, 1], *port).into(), workload: "p".into(), versions: vec!["v1".into()] };
+        let endpoint = |port: &u16| Endpoint {
+            address: ([127, 0, 0, 1], *port).into(),
+            workload: "p".into(),
+            versions: vec!["v1".into()],
+            identity: None,
+        };
         let id = EndpointsId::new(payment(), 80);
         Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect() })))
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use leno_core::authorize::Guard;
 use leno_core::names::Name;
 use leno_core::service as core;
 use leno_core::service::Protocol;
-use leno_core::workload::{InboundPort, Workload};
+use leno_core::workload::{Egress, InboundPort, Workload};
 
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
@@ -47,7 +48,12 @@ impl Namespace {
                 ports.for_each(|(port, number)| add(&mut inbound, number, port, service, mesh.as_deref(), version.as_ref()));
             }
         }
-        Some(Workload { id: self.workload_id(stored), inbound: inbound.into_values().collect() })
+        Some(Workload {
+            id: self.workload_id(stored),
+            inbound: inbound.into_values().collect(),
+            others: Guard::default(),
+            egress: Egress::default(),
+        })
     }
 
     /// Adds the ports of the pod called `name` to which `service` leads.
@@ -65,7 +71,13 @@ impl Namespace {
 /// Adds that `port` of `service` leads to the container's port `number`. Of several services that lead there the first by name
 /// is kept, and of several ports of one service the lowest.
 fn add(inbound: &mut BTreeMap<u16, InboundPort>, number: u16, port: &Port, service: &Service, mesh: Option<&Mesh>, version: Option<&Name>) {
-    let new = InboundPort { port: number, protocol: protocol(port, mesh), service: service.id.clone(), version: version.cloned() };
+    let new = InboundPort {
+        port: number,
+        protocol: protocol(port, mesh),
+        service: service.id.clone(),
+        version: version.cloned(),
+        guard: Guard::default(),
+    };
     match inbound.get_mut(&number) {
         Some(known) if known.service <= new.service => (),
         Some(known) => *known = new,

@@ -37,7 +37,7 @@ impl Namespace {
         let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
         for candidate in candidates {
             let workload = candidate.workload.cloned().unwrap_or_else(|| Name::from(""));
-            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions };
+            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions, identity: None };
             match endpoints.get_mut(&candidate.address) {
                 Some(known) if known.workload.is_empty() => *known = new,
                 Some(_) => (),

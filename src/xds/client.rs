@@ -15,11 +15,13 @@ use bytes::Bytes;
 use leno_core::endpoints::Endpoints;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
+use leno_core::trust::{Held, Trust};
 use leno_core::workload::Workload;
 use prost::Message;
 
 use crate::decode::{DecodeError, decode_endpoints, decode_service, decode_workload};
 use crate::frame;
+use crate::security::{decode_trust, encode_held};
 use crate::subject::{ResourceType, Subject};
 use crate::wire::{discovery, leno};
 
@@ -38,6 +40,8 @@ pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Subscriptions {
     node: String,
+    /// The proxy's certificate, which it tells of on each stream.
+    certificate: Option<Held>,
     connected: bool,
     introduced: bool,
     stages: BTreeMap<Subject, Stage>,
@@ -74,6 +78,8 @@ pub enum Event {
     Endpoints(Arc<Endpoints>),
     /// The workload's current state.
     Workload(Arc<Workload>),
+    /// By which roots peers are verified now.
+    Trust(Arc<Trust>),
     /// The resource of this canonical name does not exist (any more).
     Gone(Subject),
     /// The alias means this service, whose state was told before; or no service of the mesh.
@@ -108,6 +114,7 @@ impl Subscriptions {
     pub fn new(node: &WorkloadId) -> Self {
         Self {
             node: node.to_string(),
+            certificate: None,
             connected: false,
             introduced: false,
             stages: BTreeMap::new(),
@@ -167,6 +174,15 @@ impl Subscriptions {
         self.unsaid.clear();
     }
 
+    /// The proxy holds another certificate; the controller is told.
+    pub fn holds_certificate(&mut self, held: Held) {
+        self.certificate = Some(held);
+        if std::mem::take(&mut self.introduced) && self.answers.is_empty() && self.unsaid.is_empty() {
+            let type_url = ResourceType::Trust.url().to_owned();
+            self.answers.push_back(discovery::DeltaDiscoveryRequest { type_url, ..Default::default() });
+        }
+    }
+
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.stages.values().filter(|stage| **stage != Stage::Leaving).count()
@@ -192,7 +208,8 @@ impl Subscriptions {
             None => self.subscription_request()?,
         };
         if !std::mem::replace(&mut self.introduced, true) {
-            request.node = Some(discovery::Node { id: self.node.clone() });
+            let certificate = self.certificate.as_ref().map(encode_held).unwrap_or_default();
+            request.node = Some(discovery::Node { id: self.node.clone(), certificate });
         }
         Some(frame::encode(&request))
     }
@@ -382,6 +399,7 @@ fn decode(subject: &Subject, bytes: &[u8]) -> Result<Event, String> {
             let own = Subject::Workload(workload.id.clone());
             (Event::Workload(Arc::new(workload)), own)
         }
+        ResourceType::Trust => (Event::Trust(Arc::new(decode_trust(bytes).map_err(words)?)), Subject::Trust),
     };
     if own == *subject { Ok(event) } else { Err(format!("the resource inside is {own}")) }
 }

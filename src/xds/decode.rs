@@ -4,18 +4,20 @@
 //! ignored, send requests where they must not go.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints};
 use leno_core::matching::{FieldMatch, InvalidPattern, Match, PathMatch, Pattern, ValueMatch};
-use leno_core::names::{InvalidId, Name, ServiceId};
+use leno_core::names::{Identity, InvalidId, InvalidIdentity, Name, ServiceId};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::weight::{InvalidWeight, Weight};
 use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
+use crate::security::{Guards, egress_of};
 use crate::wire::leno as wire;
 
 /// Why a resource was refused. The text is what the controller's status shows.
@@ -27,6 +29,9 @@ pub enum DecodeError {
     /// An id has another shape.
     #[error(transparent)]
     Id(#[from] InvalidId),
+    /// A SPIFFE ID has another shape.
+    #[error(transparent)]
+    Identity(#[from] InvalidIdentity),
     /// An address has a wrong number of bytes.
     #[error("an address of {what} has {bytes} bytes; IPv4 and IPv6 have other lengths")]
     Address {
@@ -44,6 +49,14 @@ pub enum DecodeError {
     /// A table has fewer entries than an index says.
     #[error("an endpoint has version number {index} of a list of {count}")]
     VersionIndex {
+        /// The index.
+        index: u32,
+        /// Entries of the table.
+        count: usize,
+    },
+    /// A table has fewer entries than an index says.
+    #[error("number {index} of a list of {count}")]
+    Index {
         /// The index.
         index: u32,
         /// Entries of the table.
@@ -87,31 +100,34 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
 pub fn decode_endpoints(bytes: &[u8]) -> Result<Endpoints, DecodeError> {
     let message = wire::Endpoints::decode(bytes)?;
     let versions: Vec<Name> = message.versions.iter().map(|version| version.as_str().into()).collect();
-    let endpoints = message.endpoints.iter().map(|it| endpoint(it, &versions)).collect::<Result<_, _>>()?;
+    let identities = message.identities.iter().map(|it| it.parse().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = message.endpoints.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
     Ok(Endpoints { id: message.id.parse()?, endpoints })
 }
 
 /// The workload in `bytes`.
 pub fn decode_workload(bytes: &[u8]) -> Result<Workload, DecodeError> {
     let message = wire::Workload::decode(bytes)?;
-    let inbound = message.inbound.into_iter().map(inbound_port).collect::<Result<_, _>>()?;
-    Ok(Workload { id: message.id.parse()?, inbound })
+    let guards = Guards::new(message.policies, message.issuers)?;
+    let inbound = message.inbound.into_iter().map(|it| inbound_port(it, &guards)).collect::<Result<_, _>>()?;
+    Ok(Workload { id: message.id.parse()?, inbound, others: guards.guard(message.others)?, egress: egress_of(message.egress)? })
 }
 
 fn service_port(message: &wire::Port) -> Result<ServicePort, DecodeError> {
     Ok(ServicePort { port: port(message.port)?, protocol: protocol(message.protocol)? })
 }
 
-fn inbound_port(message: wire::InboundPort) -> Result<InboundPort, DecodeError> {
+fn inbound_port(message: wire::InboundPort, guards: &Guards) -> Result<InboundPort, DecodeError> {
     Ok(InboundPort {
         port: port(message.port)?,
         protocol: protocol(message.protocol)?,
         service: message.service.parse()?,
         version: message.version.map(Name::from),
+        guard: guards.guard(message.guard)?,
     })
 }
 
-fn endpoint(message: &wire::Endpoint, table: &[Name]) -> Result<Endpoint, DecodeError> {
+fn endpoint(message: &wire::Endpoint, table: &[Name], identities: &[Arc<Identity>]) -> Result<Endpoint, DecodeError> {
     let bytes = &message.address;
     let wrong = || DecodeError::Address { what: "an endpoint", bytes: bytes.len() };
     let (address, number) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
@@ -125,7 +141,14 @@ fn endpoint(message: &wire::Endpoint, table: &[Name]) -> Result<Endpoint, Decode
         found.cloned().ok_or(DecodeError::VersionIndex { index: *index, count: table.len() })
     };
     let versions = message.versions.iter().map(version).collect::<Result<_, _>>()?;
-    Ok(Endpoint { address, workload: message.workload.as_str().into(), versions })
+    let identity = match message.identity.checked_sub(1) {
+        None => None,
+        Some(index) => {
+            let found = usize::try_from(index).ok().and_then(|place| identities.get(place)).cloned();
+            Some(found.ok_or(DecodeError::Index { index, count: identities.len() })?)
+        }
+    };
+    Ok(Endpoint { address, workload: message.workload.as_str().into(), versions, identity })
 }
 
 fn routes(message: wire::RouteTable) -> Result<RouteTable, DecodeError> {
@@ -215,7 +238,7 @@ fn duration(message: Option<wire::Duration>) -> Result<Option<Duration>, DecodeE
     }
 }
 
-fn port(number: u32) -> Result<u16, DecodeError> {
+pub(crate) fn port(number: u32) -> Result<u16, DecodeError> {
     u16::try_from(number).ok().ok_or(DecodeError::Port(number))
 }
 

@@ -5,19 +5,21 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints};
 use leno_core::matching::{FieldMatch, Match, PathMatch, ValueMatch};
-use leno_core::names::Name;
+use leno_core::names::{Identity, Name};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service};
 use leno_core::workload::Workload;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::security::{GuardTables, egress};
 use crate::wire::leno as wire;
 
 /// The bytes of a service.
@@ -35,21 +37,26 @@ pub fn encode_service(service: &Service) -> Bytes {
 
 /// The bytes of a service port's endpoints.
 pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
-    let mut versions = VersionTable::default();
-    let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions)).collect();
-    let message = wire::Endpoints { id: endpoints.id.to_string(), versions: versions.names, endpoints: list };
+    let (mut versions, mut identities) = (VersionTable::default(), IdentityTable::default());
+    let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions, &mut identities)).collect();
+    let message = wire::Endpoints { id: endpoints.id.to_string(), versions: versions.names, endpoints: list, identities: identities.names };
     message.encode_to_vec().into()
 }
 
 /// The bytes of a workload.
 pub fn encode_workload(workload: &Workload) -> Bytes {
+    let mut tables = GuardTables::default();
     let inbound = workload.inbound.iter().map(|it| wire::InboundPort {
         port: it.port.into(),
         protocol: protocol(it.protocol).into(),
         service: it.service.to_string(),
         version: it.version.as_ref().map(ToString::to_string),
+        guard: Some(tables.guard(&it.guard)),
     });
-    let message = wire::Workload { id: workload.id.to_string(), inbound: inbound.collect() };
+    let (inbound, others) = (inbound.collect(), Some(tables.guard(&workload.others)));
+    let GuardTables { policies, issuers } = tables;
+    let message =
+        wire::Workload { id: workload.id.to_string(), inbound, policies, issuers, others, egress: egress(workload.egress).into() };
     message.encode_to_vec().into()
 }
 
@@ -79,7 +86,27 @@ impl VersionTable {
     }
 }
 
-fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable) -> wire::Endpoint {
+/// Collects the identities of endpoints, each once, in order of first use.
+#[derive(Default)]
+struct IdentityTable {
+    names: Vec<String>,
+    places: HashMap<Arc<Identity>, u32>,
+}
+
+impl IdentityTable {
+    /// One more than the index: 0 says that there is none.
+    fn place(&mut self, identity: &Arc<Identity>) -> u32 {
+        if let Some(place) = self.places.get(identity) {
+            return *place;
+        }
+        self.names.push(identity.to_string());
+        let place = u32::try_from(self.names.len()).expect("a service has fewer identities than 2³²");
+        self.places.insert(Arc::clone(identity), place);
+        place
+    }
+}
+
+fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable, identities: &mut IdentityTable) -> wire::Endpoint {
     let (scope, flow) = match endpoint.address {
         SocketAddr::V4(_) => (0, 0),
         SocketAddr::V6(address) => (address.scope_id(), address.flowinfo()),
@@ -93,6 +120,7 @@ fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable) -> wire::Endpoint 
         versions: endpoint.versions.iter().map(|version| versions.place(version)).collect(),
         scope,
         flow,
+        identity: endpoint.identity.as_ref().map_or(0, |identity| identities.place(identity)),
     }
 }
 

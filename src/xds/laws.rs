@@ -1,5 +1,7 @@
 //! The laws of the wire form: what is encoded is decoded to the same, and it is small.
 
+use std::sync::Arc;
+
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::ServiceId;
 use proptest::prelude::*;
@@ -8,6 +10,7 @@ use prost::Message;
 use crate::decode::{decode_endpoints, decode_service, decode_workload};
 use crate::encode::{encode_endpoints, encode_service, encode_workload, version};
 use crate::models;
+use crate::security::{decode_held, decode_trust, encode_held, encode_trust};
 use crate::wire::leno as wire;
 
 proptest! {
@@ -26,12 +29,24 @@ proptest! {
         prop_assert_eq!(decode_workload(&encode_workload(&workload)).unwrap(), workload);
     }
 
+    #[test]
+    fn trust_is_decoded_to_what_was_encoded(trust in models::trust()) {
+        prop_assert_eq!(decode_trust(&encode_trust(&trust)).unwrap(), trust);
+    }
+
+    #[test]
+    fn a_held_certificate_is_decoded_to_what_was_encoded(held in models::held()) {
+        prop_assert_eq!(decode_held(&encode_held(&held)).unwrap(), held);
+    }
+
     /// Whatever bytes come, decoding ends with a value or an error.
     #[test]
     fn random_bytes_never_bring_decoding_down(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         drop(decode_service(&bytes));
         drop(decode_endpoints(&bytes));
         drop(decode_workload(&bytes));
+        drop(decode_trust(&bytes));
+        drop(decode_held(&bytes));
     }
 
     /// Equal bytes have equal versions, and a change of one byte has another.
@@ -50,6 +65,7 @@ fn ten_endpoints() -> Endpoints {
         address: ([10, 1, 2, host], 8080).into(),
         workload: format!("payment-v1-7d9c6b5f4d-x{host:04}").into(),
         versions: vec!["v1".into()],
+        identity: Some(Arc::new("spiffe://cluster.local/ns/shop/sa/payment".parse().unwrap())),
     };
     Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect() }
 }
@@ -57,7 +73,7 @@ fn ten_endpoints() -> Endpoints {
 #[test]
 fn ten_endpoints_cost_little_more_than_their_names_and_addresses() {
     let bytes = encode_endpoints(&ten_endpoints()).len();
-    assert!(bytes <= 450, "{bytes}");
+    assert!(bytes <= 520, "{bytes}");
 }
 
 #[test]
@@ -93,7 +109,10 @@ fn what_cannot_be_understood_is_refused_in_words() {
         assert!(got.contains(want), "{got:?} does not say {want:?}");
     }
     let dangling = wire::Endpoint { address: vec![10, 0, 0, 1, 0, 80].into(), versions: vec![1], ..Default::default() };
-    let message = wire::Endpoints { id: "shop/payment:80".into(), versions: vec!["v1".into()], endpoints: vec![dangling] };
+    let message =
+        wire::Endpoints { id: "shop/payment:80".into(), versions: vec!["v1".into()], endpoints: vec![dangling], ..Default::default() };
     let got = decode_endpoints(&message.encode_to_vec()).unwrap_err().to_string();
     assert!(got.contains("version number 1 of a list of 1"), "{got}");
+    let unguarded = wire::Workload { id: "shop/web-1".into(), ..Default::default() };
+    assert!(decode_workload(&unguarded.encode_to_vec()).is_err(), "a port without a guard is not open to everybody");
 }

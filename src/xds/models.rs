@@ -1,16 +1,19 @@
 //! Arbitrary models, for the laws.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
-use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
+use leno_core::trust::{Held, Trust};
 use leno_core::weight::Weight;
-use leno_core::workload::{InboundPort, Workload};
+use leno_core::workload::{Egress, InboundPort, Workload};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -22,16 +25,80 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
-    let endpoint = (any::<SocketAddr>(), text(), vec(version(), 0..3));
-    let endpoint = endpoint.prop_map(|(address, workload, versions)| Endpoint { address, workload, versions });
+    let endpoint = (any::<SocketAddr>(), text(), vec(version(), 0..3), option::of(identity().prop_map(Arc::new)));
+    let endpoint = endpoint.prop_map(|(address, workload, versions, identity)| Endpoint { address, workload, versions, identity });
     let id = (service_id(), any::<u16>()).prop_map(|(service, port)| EndpointsId::new(service, port));
     (id, vec(endpoint, 0..20)).prop_map(|(id, endpoints)| Endpoints { id, endpoints })
 }
 
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
-    let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()));
-    let inbound = inbound.prop_map(|(port, protocol, service, version)| InboundPort { port, protocol, service, version });
-    (service_id(), vec(inbound, 0..4)).prop_map(|(id, inbound)| Workload { id: WorkloadId::new(id.namespace, id.name), inbound })
+    let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()), guard());
+    let inbound = inbound.prop_map(|(port, protocol, service, version, guard)| InboundPort { port, protocol, service, version, guard });
+    let egress = prop::sample::select(vec![Egress::Allow, Egress::RegisteredOnly]);
+    (service_id(), vec(inbound, 0..4), guard(), egress).prop_map(|(id, inbound, others, egress)| Workload {
+        id: WorkloadId::new(id.namespace, id.name),
+        inbound,
+        others,
+        egress,
+    })
+}
+
+pub(crate) fn trust() -> impl Strategy<Value = Trust> {
+    let bytes = || vec(any::<u8>(), 0..40);
+    (text(), vec(text(), 0..2), vec(bytes().prop_map(Arc::from), 0..3), bytes()).prop_map(|(trust_domain, also, roots, issuer)| Trust {
+        trust_domain,
+        also,
+        roots,
+        issuer,
+    })
+}
+
+pub(crate) fn held() -> impl Strategy<Value = Held> {
+    (identity(), text(), any::<i64>(), vec(any::<u8>(), 0..40)).prop_map(|(identity, serial, not_after, issuer)| Held {
+        identity,
+        serial,
+        not_after,
+        issuer,
+    })
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    let part = || "[a-z][a-z0-9-]{0,3}".prop_map(Name::from);
+    (part(), part(), part()).prop_map(|(trust_domain, namespace, service_account)| Identity { trust_domain, namespace, service_account })
+}
+
+fn guard() -> impl Strategy<Value = Guard> {
+    let mode = prop::sample::select(vec![Mode::Permissive, Mode::Strict, Mode::Disabled]);
+    let posture = prop::sample::select(vec![Posture::Allow, Posture::Deny]);
+    let policies = vec(policy().prop_map(Arc::new), 0..3);
+    (mode, posture, policies, vec(issuer().prop_map(Arc::new), 0..2)).prop_map(|(mode, posture, policies, issuers)| Guard {
+        mode,
+        authorization: Arc::new(Authorization { posture, policies, issuers }),
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let action = prop::sample::select(vec![Action::Allow, Action::Deny, Action::Audit]);
+    (version(), action, vec(condition(), 0..2)).prop_map(|(name, action, rules)| Policy { name, action, rules })
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let peer = (text(), option::of(text()), option::of(text()));
+    let peer = peer.prop_map(|(trust_domain, namespace, service_account)| Source::Peer { trust_domain, namespace, service_account });
+    let block = (any::<IpAddr>(), 0u8..=32).prop_map(|(ip, bits)| Source::Block(ipnet::IpNet::new(ip, bits).unwrap()));
+    let path = prop_oneof![text().prop_map(PathRule::Exact), text().prop_map(PathRule::Below)];
+    let claims = prop::collection::btree_map(text(), vec(text(), 0..2), 0..2);
+    (vec(prop_oneof![peer, block], 0..2), vec(any::<u16>(), 0..2), vec(text(), 0..2), vec(path, 0..2), claims)
+        .prop_map(|(from, ports, methods, paths, claims)| Condition { from, ports, methods, paths, claims })
+}
+
+fn issuer() -> impl Strategy<Value = Issuer> {
+    (version(), vec(text(), 0..2), vec(text(), 0..2), text()).prop_map(|(issuer, audiences, headers, keys)| Issuer {
+        issuer,
+        audiences,
+        headers,
+        keys,
+    })
 }
 
 fn service_id() -> impl Strategy<Value = ServiceId> {

@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use leno_core::authorize::Guard;
 use leno_core::balance::Algorithm;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
-use leno_core::workload::Workload;
+use leno_core::trust::{Held, Trust};
+use leno_core::workload::{Egress, Workload};
 use proptest::prelude::*;
 
 use crate::client::{Event, Subscriptions};
 use crate::encode::{encode_service, encode_workload};
 use crate::frame::Decoder;
 use crate::message::Encoded;
+use crate::security::encode_trust;
 use crate::server::{Connection, Intake, Limits, Offered, ServerError};
 use crate::subject::Subject;
 
@@ -28,8 +31,9 @@ impl World {
     fn resolve(&self, subject: &Subject) -> Option<Arc<Encoded>> {
         let id = match subject {
             Subject::Service(id) => id,
+            Subject::Trust => return Some(Arc::new(Encoded::new(Subject::Trust, &encode_trust(&Trust::default())))),
             Subject::Workload(id) => {
-                let workload = Workload { id: id.clone(), inbound: Vec::new() };
+                let workload = Workload { id: id.clone(), inbound: Vec::new(), others: Guard::default(), egress: Egress::default() };
                 return Some(Arc::new(Encoded::new(subject.clone(), &encode_workload(&workload))));
             }
             Subject::Address(_) | Subject::Host(_) => self.aliases.get(subject)?,
@@ -65,6 +69,7 @@ struct Pair {
     meanings: BTreeMap<Subject, Option<ServiceId>>,
     refused: Vec<(Subject, String)>,
     acked: Vec<Subject>,
+    held: Vec<Held>,
     resources_sent: usize,
 }
 
@@ -84,6 +89,7 @@ impl Pair {
             meanings: BTreeMap::new(),
             refused: Vec::new(),
             acked: Vec::new(),
+            held: Vec::new(),
             resources_sent: 0,
         }
     }
@@ -124,6 +130,7 @@ impl Pair {
                 Intake::Unsubscribe(_) => (),
                 Intake::Acked(subject, _) => self.acked.push(subject),
                 Intake::Refused(subject, _, reason) => self.refused.push((subject, reason)),
+                Intake::Holds(held) => self.held.push(held),
             }
         }
         true
@@ -166,7 +173,7 @@ impl Pair {
                 }
                 self.meanings.insert(alias, meaning);
             }
-            Event::Rejected { .. } | Event::Endpoints(_) | Event::Workload(_) | Event::Unused(_) => (),
+            Event::Rejected { .. } | Event::Endpoints(_) | Event::Workload(_) | Event::Trust(_) | Event::Unused(_) => (),
         }
     }
 
@@ -448,13 +455,33 @@ fn a_first_request_without_a_name_is_refused_in_words() {
 }
 
 #[test]
+fn the_controller_hears_of_each_certificate_on_the_stream_and_again_on_the_next() {
+    let mut pair = Pair::new(Limits::default());
+    let held = |serial: &str| Held {
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+        serial: serial.into(),
+        not_after: 7,
+        issuer: vec![1],
+    };
+    pair.client.subscribe(Subject::Trust);
+    pair.client.holds_certificate(held("1"));
+    pair.settle();
+    pair.client.holds_certificate(held("2"));
+    pair.settle();
+    assert_eq!(pair.held, [held("1"), held("2")]);
+    pair.reconnect();
+    pair.settle();
+    assert_eq!(pair.held[2..], [held("2")]);
+}
+
+#[test]
 fn names_and_types_that_the_controller_does_not_know_are_answered_as_absent() {
     use crate::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
     use prost::Message;
     let mut server = Connection::new(Limits::default());
     for url in ["type.googleapis.com/leno.dev.Service", "type.googleapis.com/leno.dev.FromTheFuture"] {
         let request = DeltaDiscoveryRequest {
-            node: Some(Node { id: "shop/web-1".into() }),
+            node: Some(Node { id: "shop/web-1".into(), ..Default::default() }),
             type_url: url.into(),
             resource_names_subscribe: vec!["no-name-of-ours".into()],
             ..Default::default()

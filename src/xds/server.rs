@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_core::trust::Held;
 use prost::Message as _;
 
 use crate::client::REJECTION_URL;
+use crate::decode::DecodeError;
 use crate::message::{Builder, Encoded, Message};
+use crate::security::decode_held;
 use crate::subject::{ResourceType, Subject};
 use crate::wire::{discovery, leno};
 
@@ -52,6 +55,8 @@ pub enum Intake {
     Acked(Subject, Name),
     /// The proxy refused this version of a resource, for this reason.
     Refused(Subject, Name, String),
+    /// The proxy says which certificate it holds.
+    Holds(Held),
 }
 
 /// What became of an offer.
@@ -74,8 +79,11 @@ pub enum ServerError {
     #[error("the message is no DeltaDiscoveryRequest: {0}")]
     Protobuf(#[from] prost::DecodeError),
     /// Who asks is unknown.
-    #[error("the first request must carry node.id = NAMESPACE/POD; got {0:?}")]
+    #[error("the first request must carry node.id = NAMESPACE/POD, and no later one another; got {0:?}")]
     Node(String),
+    /// The certificate it tells of cannot be read.
+    #[error("node.certificate: {0}")]
+    Certificate(#[from] DecodeError),
     /// Too many subscriptions.
     #[error("a proxy may subscribe to {0} resources; drop those that are idle")]
     TooManySubscriptions(usize),
@@ -148,11 +156,8 @@ impl Connection {
     /// Takes in one message, without its prefix.
     pub fn receive(&mut self, message: Bytes) -> Result<Vec<Intake>, ServerError> {
         let request = discovery::DeltaDiscoveryRequest::decode(message)?;
-        if self.node.is_none() {
-            let id = request.node.unwrap_or_default().id;
-            self.node = Some(id.parse().ok().ok_or(ServerError::Node(id))?);
-        }
         let mut intake = Vec::new();
+        self.introduce(request.node, &mut intake)?;
         self.answer(&request.response_nonce, request.error_detail.as_ref(), &mut intake);
         let Some(of) = ResourceType::of_url(&request.type_url) else {
             self.refuse_strangers(&request.type_url, request.resource_names_subscribe)?;
@@ -173,6 +178,20 @@ impl Connection {
         }
         self.refuse_strangers(&request.type_url, strangers)?;
         Ok(intake)
+    }
+
+    /// Takes in who the proxy is: on its first request for good, later only to tell of another certificate.
+    fn introduce(&mut self, node: Option<discovery::Node>, intake: &mut Vec<Intake>) -> Result<(), ServerError> {
+        let discovery::Node { id, certificate } = node.unwrap_or_default();
+        match &self.node {
+            None => self.node = Some(id.parse().ok().ok_or(ServerError::Node(id))?),
+            Some(node) if id.is_empty() || node.to_string() == id => (),
+            Some(_) => return Err(ServerError::Node(id)),
+        }
+        if !certificate.is_empty() {
+            intake.push(Intake::Holds(decode_held(&certificate)?));
+        }
+        Ok(())
     }
 
     /// Says what the subscription `subject` means now: this resource, or nothing.

@@ -9,6 +9,9 @@ use leno_core::names::{Name, ServiceId, WorkloadId};
 /// The longest name of a resource. Kubernetes allows 63 + 63 characters, host names have at most 253.
 pub const NAME_BYTES_MAX: usize = 512;
 
+/// The name of the one resource of type Trust.
+const TRUST: &str = "mesh";
+
 /// A type of resource. One request or response is about one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
@@ -18,11 +21,13 @@ pub enum ResourceType {
     Endpoints,
     /// What a proxy's own workload is.
     Workload,
+    /// By which roots peers are verified.
+    Trust,
 }
 
 impl ResourceType {
     /// Every type.
-    pub const ALL: [Self; 3] = [Self::Service, Self::Endpoints, Self::Workload];
+    pub const ALL: [Self; 4] = [Self::Service, Self::Endpoints, Self::Workload, Self::Trust];
 
     /// The type's URL on the wire.
     pub fn url(self) -> &'static str {
@@ -30,6 +35,7 @@ impl ResourceType {
             Self::Service => "type.googleapis.com/leno.dev.Service",
             Self::Endpoints => "type.googleapis.com/leno.dev.Endpoints",
             Self::Workload => "type.googleapis.com/leno.dev.Workload",
+            Self::Trust => "type.googleapis.com/leno.dev.Trust",
         }
     }
 
@@ -41,7 +47,8 @@ impl ResourceType {
 
 /// Something a proxy subscribes to: a resource by its canonical name, or a service by an alias.
 ///
-/// Displayed as on the wire: `shop/payment`, `address/10.96.0.5:80`, `host/payment.example.com`, `shop/payment:80`, `shop/web-1`.
+/// Displayed as on the wire: `shop/payment`, `address/10.96.0.5:80`, `host/payment.example.com`, `shop/payment:80`, `shop/web-1`,
+/// `mesh`.
 /// A host name without a dot is followed by a colon, `host/payment:`; `host/payment` is a service in a namespace called `host`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
@@ -55,6 +62,8 @@ pub enum Subject {
     Endpoints(EndpointsId),
     /// A workload.
     Workload(WorkloadId),
+    /// The mesh's trust: there is one.
+    Trust,
 }
 
 impl Subject {
@@ -64,6 +73,7 @@ impl Subject {
             Self::Service(_) | Self::Address(_) | Self::Host(_) => ResourceType::Service,
             Self::Endpoints(_) => ResourceType::Endpoints,
             Self::Workload(_) => ResourceType::Workload,
+            Self::Trust => ResourceType::Trust,
         }
     }
 
@@ -71,7 +81,7 @@ impl Subject {
     pub fn is_alias(&self) -> bool {
         match self {
             Self::Address(_) | Self::Host(_) => true,
-            Self::Service(_) | Self::Endpoints(_) | Self::Workload(_) => false,
+            Self::Service(_) | Self::Endpoints(_) | Self::Workload(_) | Self::Trust => false,
         }
     }
 
@@ -83,6 +93,7 @@ impl Subject {
         match of {
             ResourceType::Endpoints => name.parse().ok().map(Self::Endpoints),
             ResourceType::Workload => name.parse().ok().map(Self::Workload),
+            ResourceType::Trust => (name == TRUST).then_some(Self::Trust),
             ResourceType::Service => match name.split_once('/') {
                 // No namespace is called `address` and holds `10.96.0.5:80`: a colon is not allowed in a service's name.
                 Some(("address", address)) if address.contains(':') => address.parse().ok().map(Self::Address),
@@ -104,6 +115,7 @@ impl fmt::Display for Subject {
             Self::Host(host) => write!(f, "host/{host}:"),
             Self::Endpoints(id) => id.fmt(f),
             Self::Workload(id) => id.fmt(f),
+            Self::Trust => f.write_str(TRUST),
         }
     }
 }
@@ -126,6 +138,7 @@ mod tests {
             (Subject::Host("fd00::1".into()), "host/fd00::1:"),
             (Subject::Endpoints(EndpointsId::new(payment, 80)), "shop/payment:80"),
             (Subject::Workload(WorkloadId::new("shop", "web-1")), "shop/web-1"),
+            (Subject::Trust, "mesh"),
         ];
         for (subject, name) in cases {
             assert_eq!(subject.to_string(), name);

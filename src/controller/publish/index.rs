@@ -10,9 +10,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_core::trust::{Held, Trust};
 use leno_translate::{Kind, Touched, Translator};
 use leno_xds::encode::{encode_endpoints, encode_service, encode_workload};
 use leno_xds::message::Encoded;
+use leno_xds::security::encode_trust;
 use leno_xds::server::{Intake, Offered};
 use leno_xds::subject::Subject;
 
@@ -35,6 +37,8 @@ pub(super) struct Index {
     aliases: HashMap<AliasKey, Alias>,
     /// The aliases that mean a service.
     meaning: HashMap<ServiceId, BTreeSet<AliasKey>>,
+    /// By which roots proxies verify each other, once that is known.
+    trust: Option<Arc<Trust>>,
     /// The latest state of what is subscribed to.
     resources: HashMap<Subject, Arc<Encoded>>,
     receipts: Receipts,
@@ -59,6 +63,8 @@ struct Alias {
 struct Member {
     outbox: Arc<Outbox>,
     node: Option<WorkloadId>,
+    /// The certificate its proxy holds.
+    certificate: Option<Held>,
     subjects: BTreeSet<Subject>,
 }
 
@@ -76,6 +82,7 @@ impl Index {
             receipts,
             counters,
             wakes: BTreeSet::new(),
+            trust: None,
         }
     }
 
@@ -117,10 +124,23 @@ impl Index {
         self.receipts.book(|ledger| ledger.reports(touched.reports));
     }
 
+    /// By which roots proxies verify each other from now on.
+    pub(super) fn set_trust(&mut self, trust: Arc<Trust>, now: SystemTime) {
+        self.trust = Some(trust);
+        if self.is_subscribed(&Subject::Trust) && self.is_servable(&Subject::Trust) && self.recompute(&Subject::Trust, now) {
+            self.tell(&Subject::Trust, now);
+        }
+    }
+
+    /// The certificates that connected proxies hold, as they say themselves.
+    pub(super) fn certificates(&self) -> Vec<(WorkloadId, Held)> {
+        self.members.values().filter_map(|member| Some((member.node.clone()?, member.certificate.clone()?))).collect()
+    }
+
     /// A new stream.
     pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>) {
         self.counters.stream_opened();
-        self.members.insert(id, Member { outbox, node: None, subjects: BTreeSet::new() });
+        self.members.insert(id, Member { outbox, node: None, certificate: None, subjects: BTreeSet::new() });
     }
 
     /// What a proxy said.
@@ -137,6 +157,11 @@ impl Index {
                 Intake::Refused(subject, version, reason) => {
                     self.counters.count_refusal();
                     self.answer(id, &subject, &version, Some(reason), now);
+                }
+                Intake::Holds(held) => {
+                    if let Some(member) = self.members.get_mut(&id) {
+                        member.certificate = Some(held);
+                    }
                 }
             }
         }
@@ -163,6 +188,7 @@ impl Index {
             && match subject {
                 Subject::Service(_) | Subject::Address(_) | Subject::Host(_) => true,
                 Subject::Endpoints(id) => needs_no_pods(&id.service),
+                Subject::Trust => self.trust.is_some(),
                 Subject::Workload(_) if self.has_pods() => true,
                 Subject::Workload(id) => {
                     self.translator.workload(id).is_some_and(|it| it.inbound.iter().all(|port| needs_no_pods(&port.service)))
@@ -231,6 +257,7 @@ impl Index {
             Subject::Service(id) => encode_service(&self.translator.service(id)?),
             Subject::Endpoints(id) => encode_endpoints(&self.translator.endpoints(id)?),
             Subject::Workload(id) => encode_workload(&self.translator.workload(id)?),
+            Subject::Trust => encode_trust(self.trust.as_deref()?),
             Subject::Address(_) | Subject::Host(_) => return None,
         };
         self.counters.count_encoded();
@@ -293,7 +320,7 @@ impl Index {
         let found = match (&key.subject, &key.namespace) {
             (Subject::Address(address), _) => self.translator.find_address(*address),
             (Subject::Host(host), Some(namespace)) => self.translator.find_host(host, namespace),
-            (Subject::Host(_) | Subject::Service(_) | Subject::Endpoints(_) | Subject::Workload(_), _) => None,
+            (Subject::Host(_) | Subject::Service(_) | Subject::Endpoints(_) | Subject::Workload(_) | Subject::Trust, _) => None,
         };
         let found = found.filter(|id| self.translator.service(id).is_some());
         let Some(alias) = self.aliases.get_mut(key) else { return false };
@@ -420,7 +447,7 @@ impl Index {
     fn alias_key(&self, id: ConnectionId, subject: &Subject) -> Option<AliasKey> {
         let namespace = match subject {
             Subject::Host(_) => Some(self.members.get(&id)?.node.as_ref()?.namespace.clone()),
-            Subject::Service(_) | Subject::Address(_) | Subject::Endpoints(_) | Subject::Workload(_) => None,
+            Subject::Service(_) | Subject::Address(_) | Subject::Endpoints(_) | Subject::Workload(_) | Subject::Trust => None,
         };
         Some(AliasKey { subject: subject.clone(), namespace })
     }

@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use leno_core::names::WorkloadId;
+use leno_core::trust::{Held, Trust};
 use leno_translate::{Kind, Translator};
 use leno_xds::server::{Intake, Limits};
 use leno_xds::subject::Subject;
@@ -68,6 +70,8 @@ enum Command {
     Intake(ConnectionId, Vec<Intake>),
     Disconnect(ConnectionId),
     Query(Box<dyn FnOnce(&Translator) + Send>),
+    Trust(Arc<Trust>),
+    Certificates(oneshot::Sender<Vec<(WorkloadId, Held)>>),
 }
 
 impl fmt::Debug for Command {
@@ -77,6 +81,8 @@ impl fmt::Debug for Command {
             Self::Intake(id, intake) => f.debug_tuple("Intake").field(id).field(intake).finish(),
             Self::Disconnect(id) => f.debug_tuple("Disconnect").field(id).finish(),
             Self::Query(_) => f.write_str("Query"),
+            Self::Trust(_) => f.write_str("Trust"),
+            Self::Certificates(_) => f.write_str("Certificates"),
         }
     }
 }
@@ -126,6 +132,24 @@ impl Publisher {
         answered.await.ok().ok_or(Stopped)
     }
 
+    /// By which roots proxies verify each other from now on.
+    ///
+    /// # Errors
+    /// When the process is shutting down.
+    pub async fn set_trust(&self, trust: Arc<Trust>) -> Result<(), Stopped> {
+        self.send(Command::Trust(trust)).await
+    }
+
+    /// The certificates that the proxies connected to this replica hold, as they say themselves.
+    ///
+    /// # Errors
+    /// When the process is shutting down.
+    pub async fn certificates(&self) -> Result<Vec<(WorkloadId, Held)>, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Certificates(answer)).await?;
+        answered.await.ok().ok_or(Stopped)
+    }
+
     /// A stream begins. It must end with [`Publisher::disconnect`].
     pub(crate) async fn connect(&self, limits: Limits) -> Result<(ConnectionId, Arc<Outbox>), Stopped> {
         let id = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
@@ -136,7 +160,7 @@ impl Publisher {
 
     /// What a proxy said on its stream. That it took endpoints or its workload's state is nobody's concern.
     pub(crate) async fn intake(&self, id: ConnectionId, mut intake: Vec<Intake>) -> Result<(), Stopped> {
-        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_), _)));
+        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_) | Subject::Trust, _)));
         if intake.is_empty() { Ok(()) } else { self.send(Command::Intake(id, intake)).await }
     }
 
@@ -197,6 +221,8 @@ impl Task {
                 Command::Intake(id, intake) => self.index.intake(id, intake, now),
                 Command::Disconnect(id) => self.index.disconnect(id, now),
                 Command::Query(question) => question(self.index.translator()),
+                Command::Trust(trust) => self.index.set_trust(trust, now),
+                Command::Certificates(answer) => drop(answer.send(self.index.certificates())),
             }
         }
         self.index.take_wakes().for_each(|outbox| outbox.wake());

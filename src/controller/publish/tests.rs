@@ -221,6 +221,7 @@ impl Proxy {
             Event::Workload(it) => drop(self.workloads.insert(it.id.clone(), it)),
             Event::Gone(subject) | Event::Unused(subject) => self.forget(&subject),
             Event::Alias(alias, meaning) => drop(self.meanings.insert(alias, meaning)),
+            Event::Trust(_) => (),
             Event::Rejected { name, reason } => unreachable!("{name}: {reason}"),
         }
     }
@@ -230,7 +231,7 @@ impl Proxy {
             Subject::Service(id) if !self.meanings.values().flatten().any(|it| it == id) => drop(self.services.remove(id)),
             Subject::Endpoints(id) => drop(self.endpoints.remove(id)),
             Subject::Workload(id) => drop(self.workloads.remove(id)),
-            Subject::Service(_) | Subject::Address(_) | Subject::Host(_) => (),
+            Subject::Service(_) | Subject::Address(_) | Subject::Host(_) | Subject::Trust => (),
         }
     }
 }
@@ -442,6 +443,7 @@ impl Mesh {
                     prop_assert_eq!(proxy.endpoints.get(id).map(|it| Endpoints::clone(it)), translator.endpoints(id), "{}", id);
                     continue;
                 }
+                Subject::Trust => continue,
                 Subject::Workload(id) => {
                     prop_assert_eq!(proxy.workloads.get(id).map(|it| Workload::clone(it)), translator.workload(id), "{}", id);
                     continue;

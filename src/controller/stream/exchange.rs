@@ -45,7 +45,8 @@ impl ExchangeError {
         match self {
             Self::Frame(FrameError::TooLong { .. }) | Self::Protocol(ServerError::TooManySubscriptions(_)) => code::RESOURCE_EXHAUSTED,
             Self::Frame(FrameError::Flags(_)) => code::UNIMPLEMENTED,
-            Self::Frame(FrameError::Truncated) | Self::Protocol(ServerError::Protobuf(_) | ServerError::Node(_)) => code::INVALID_ARGUMENT,
+            Self::Frame(FrameError::Truncated)
+            | Self::Protocol(ServerError::Protobuf(_) | ServerError::Node(_) | ServerError::Certificate(_)) => code::INVALID_ARGUMENT,
             Self::Silent => code::DEADLINE_EXCEEDED,
             Self::Stopped(_) => code::UNAVAILABLE,
         }

@@ -184,6 +184,7 @@ fn summary(events: &[Event]) -> Vec<String> {
         Event::Service(service) => format!("service {} {}", service.id, service.hosts.join(",")),
         Event::Endpoints(endpoints) => format!("endpoints {} {}", endpoints.id, endpoints.endpoints.len()),
         Event::Workload(workload) => format!("workload {}", workload.id),
+        Event::Trust(trust) => format!("trust {}", trust.trust_domain),
         Event::Gone(subject) => format!("gone {subject}"),
         Event::Alias(alias, Some(service)) => format!("{alias} = {service}"),
         Event::Alias(alias, None) => format!("{alias} = nothing"),
@@ -299,7 +300,7 @@ async fn a_refusal_reaches_the_receipts_with_its_reason() {
     let server = Server::with_cart().await;
     let mut client = server.client("web-1").await;
     let first = DeltaDiscoveryRequest {
-        node: Some(Node { id: "shop/web-1".into() }),
+        node: Some(Node { id: "shop/web-1".into(), ..Node::default() }),
         type_url: "type.googleapis.com/leno.dev.Service".into(),
         resource_names_subscribe: vec!["shop/cart".into()],
         ..Default::default()

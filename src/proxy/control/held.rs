@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::ServiceId;
 use leno_core::service::Service;
+use leno_core::trust::Trust;
 use leno_core::workload::Workload;
 use leno_xds::client::{Event, Subscriptions};
 use leno_xds::subject::Subject;
@@ -23,6 +24,7 @@ pub(super) struct Held {
     services: BTreeMap<ServiceId, Arc<Service>>,
     endpoints: BTreeMap<EndpointsId, Arc<Endpoints>>,
     workload: Option<Arc<Workload>>,
+    trust: Option<Arc<Trust>>,
 }
 
 /// Updates for one worker, or for all.
@@ -38,6 +40,7 @@ impl Held {
         let mut subscriptions = Subscriptions::new(own);
         let own = Subject::Workload(own.clone());
         subscriptions.subscribe(own.clone());
+        subscriptions.subscribe(Subject::Trust);
         Self {
             subscriptions,
             own,
@@ -47,6 +50,7 @@ impl Held {
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             workload: None,
+            trust: None,
         }
     }
 
@@ -107,7 +111,7 @@ impl Held {
                     tell(Update::Alias(alias, meaning.clone()));
                 }
             }
-            Subject::Workload(_) => {}
+            Subject::Workload(_) | Subject::Trust => {}
         }
         told
     }
@@ -132,6 +136,10 @@ impl Held {
             Event::Workload(workload) => {
                 self.workload = Some(Arc::clone(&workload));
                 all(Update::Workload(workload))
+            }
+            Event::Trust(trust) => {
+                self.trust = Some(trust);
+                Vec::new()
             }
             Event::Alias(subject, service) => self.meaning(subject, service),
             Event::Gone(subject) => self.gone(subject),
@@ -164,7 +172,7 @@ impl Held {
             }
             Subject::Endpoints(id) => vec![Told::All(Update::Endpoints(id, None))],
             // A pod that is being deleted loses its entry before its proxy ends: the last state serves.
-            Subject::Workload(_) | Subject::Address(_) | Subject::Host(_) => Vec::new(),
+            Subject::Workload(_) | Subject::Trust | Subject::Address(_) | Subject::Host(_) => Vec::new(),
         }
     }
 
@@ -174,6 +182,7 @@ impl Held {
             Subject::Endpoints(id) => drop(self.endpoints.remove(id)),
             Subject::Address(_) | Subject::Host(_) => drop(self.aliases.remove(subject)),
             Subject::Workload(_) => debug_assert_eq!(*subject, self.own),
+            Subject::Trust => {}
         }
     }
 }
@@ -193,7 +202,7 @@ fn alias_of(subject: &Subject) -> Option<Alias> {
         Subject::Address(address) => Some(Alias::Address(*address)),
         Subject::Host(host) => Some(Alias::Host(Arc::clone(host))),
         Subject::Service(id) => Some(Alias::Service(id.clone())),
-        Subject::Endpoints(_) | Subject::Workload(_) => None,
+        Subject::Endpoints(_) | Subject::Workload(_) | Subject::Trust => None,
     }
 }
 

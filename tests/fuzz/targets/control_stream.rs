@@ -1,7 +1,7 @@
 //! The proxy's end of the control stream: whatever the controller sends, in whatever pieces, is answered or refused.
 //!
-//! The first byte chooses: 0 takes the rest as the stream's bytes (the second byte says where they are split), 1 to 3 as the
-//! bytes of one resource that was subscribed to, 4 and above as a response message.
+//! The first byte chooses: 0 takes the rest as the stream's bytes (the second byte says where they are split), 1 to 4 as the
+//! bytes of one resource that was subscribed to, 5 and above as a response message.
 #![no_main]
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use leno_xds::client::{Event, Subscriptions};
 use leno_xds::decode::{decode_endpoints, decode_service, decode_workload};
 use leno_xds::encode::{encode_endpoints, encode_service, encode_workload};
 use leno_xds::frame::{self, Decoder};
+use leno_xds::security::{decode_trust, encode_trust};
 use leno_xds::subject::{ResourceType, Subject};
 use leno_xds::wire::discovery;
 use libfuzzer_sys::fuzz_target;
@@ -21,18 +22,19 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 fuzz_target!(|input: &[u8]| {
     match input {
         [0, step, stream @ ..] => check_stream(stream, usize::from(*step).max(1)),
-        [choice @ 1..=3, resource @ ..] => check_resource(ResourceType::ALL[usize::from(*choice) - 1], resource),
+        [choice @ 1..=4, resource @ ..] => check_resource(ResourceType::ALL[usize::from(*choice) - 1], resource),
         [_, message @ ..] => drop(receive(&mut subscribed(), Bytes::copy_from_slice(message))),
         [] => {}
     }
 });
 
-fn subjects() -> [Subject; 5] {
+fn subjects() -> [Subject; 6] {
     let service = ServiceId::new("shop", "payment");
     [
         Subject::Service(service.clone()),
         Subject::Endpoints(EndpointsId::new(service, 80)),
         Subject::Workload(WorkloadId::new("shop", "web-1")),
+        Subject::Trust,
         Subject::Host("payment".into()),
         Subject::Address(([10, 96, 0, 5], 80).into()),
     ]
@@ -95,7 +97,7 @@ fn receive(subscriptions: &mut Subscriptions, message: Bytes) -> Option<Vec<Even
 
 /// What is decoded is encoded to what decodes to the same.
 fn check_resource(of: ResourceType, bytes: &[u8]) {
-    let [service, endpoints, workload, ..] = subjects();
+    let [service, endpoints, workload, trust, ..] = subjects();
     let (name, valid) = match of {
         ResourceType::Service => {
             let decoded = decode_service(bytes);
@@ -117,6 +119,13 @@ fn check_resource(of: ResourceType, bytes: &[u8]) {
                 assert_eq!(&decode_workload(&encode_workload(decoded)).expect("what was encoded decodes"), decoded);
             }
             (workload.to_string(), decoded.is_ok_and(|it| Subject::Workload(it.id) == workload))
+        }
+        ResourceType::Trust => {
+            let decoded = decode_trust(bytes);
+            if let Ok(decoded) = &decoded {
+                assert_eq!(&decode_trust(&encode_trust(decoded)).expect("what was encoded decodes"), decoded);
+            }
+            (trust.to_string(), decoded.is_ok())
         }
     };
     let any = discovery::Any { type_url: of.url().to_owned(), value: Bytes::copy_from_slice(bytes) };

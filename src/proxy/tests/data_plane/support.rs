@@ -118,6 +118,7 @@ impl Mesh {
             address: *address,
             workload: Name::from("payment"),
             versions: vec![Name::from(*version)],
+            identity: None,
         };
         let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints: endpoints.iter().map(endpoint).collect() });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
