@@ -227,6 +227,8 @@ impl Directory {
             Update::Workload(workload) => {
                 self.workload.replace(Some(workload));
             }
+            // What connections are secured with is not the directory's business.
+            Update::Trust(_) | Update::Credentials(_) => {}
             Update::Connected(connected) => self.connected.set(Some(connected)),
         }
         self.changed.notify_waiters();

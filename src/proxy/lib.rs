@@ -16,6 +16,7 @@ pub mod drain;
 pub mod environment;
 pub mod http1;
 pub mod http2;
+pub mod identity;
 pub mod init;
 pub mod io;
 pub mod listen;

@@ -57,6 +57,10 @@ pub struct Settings {
     pub workload: WorkloadId,
     /// The domain of cluster host names, `cluster.local` unless configured.
     pub cluster_domain: Name,
+    /// Whether the workload has an identity: only then its connections are secured.
+    pub identity: bool,
+    /// The app's probes, which its kubelet makes without an identity: `PORT/PATH`, separated by commas.
+    pub probes: Name,
     /// How long an endpoint may take to accept a connection.
     pub connect_timeout: Duration,
     /// How long a client may take from a head's first byte to its last.
@@ -73,6 +77,8 @@ impl Settings {
         Self {
             workload,
             cluster_domain: "cluster.local".into(),
+            identity: false,
+            probes: "".into(),
             connect_timeout: Duration::from_secs(2),
             head_timeout: Duration::from_secs(30),
             detect_timeout: Duration::from_millis(300),

@@ -138,8 +138,8 @@ impl Held {
                 all(Update::Workload(workload))
             }
             Event::Trust(trust) => {
-                self.trust = Some(trust);
-                Vec::new()
+                self.trust = Some(Arc::clone(&trust));
+                all(Update::Trust(trust))
             }
             Event::Alias(subject, service) => self.meaning(subject, service),
             Event::Gone(subject) => self.gone(subject),

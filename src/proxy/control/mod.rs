@@ -12,7 +12,10 @@ use std::sync::Arc;
 use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
 use leno_core::service::Service;
+use leno_core::trust::Trust;
 use leno_core::workload::Workload;
+
+use crate::identity::Credentials;
 
 pub use client::{Control, ControllerAddress};
 
@@ -51,6 +54,10 @@ pub enum Update {
     Endpoints(EndpointsId, Option<Arc<Endpoints>>),
     /// What this proxy itself is.
     Workload(Arc<Workload>),
+    /// By which roots peers are verified from now on.
+    Trust(Arc<Trust>),
+    /// What this proxy proves itself with from now on.
+    Credentials(Arc<Credentials>),
     /// Whether the control stream is up. While it is not, nobody waits for an answer.
     Connected(bool),
 }
