@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use leno_core::names::Name;
+use leno_core::request::Caller;
 use leno_core::service::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -25,6 +26,7 @@ use crate::original_dst::original_destination;
 use crate::pool::Peer;
 use crate::tcp;
 use crate::telemetry::{Destination, Direction, TcpRecord};
+use crate::tls::Agreed;
 use crate::worker::Context;
 
 /// A connection somebody opened to this proxy.
@@ -33,6 +35,10 @@ pub struct Connection {
     pub io: Io,
     /// Who opened it.
     pub peer: SocketAddr,
+    /// Who that has proven to be: nobody, on a plain connection.
+    pub caller: Rc<Caller>,
+    /// What the handshake agreed on, where the connection is mutual TLS.
+    pub tls: Option<Agreed>,
     /// Which way its traffic goes, and to whom.
     pub side: Side,
     /// What was read of it already.
@@ -59,6 +65,8 @@ pub enum Side {
     Inbound {
         /// The app.
         app: Rc<Peer>,
+        /// The app's port, as the workload and its policies know it.
+        port: u16,
         /// Which service leads here.
         labels: Rc<Destination>,
     },
@@ -175,7 +183,7 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
         route: None,
     });
     let protocol = known.map_or(Protocol::Detect, |known| known.protocol);
-    let side = Side::Inbound { app: context.app(app), labels };
+    let side = Side::Inbound { app: context.app(app), port, labels };
     by_protocol(Connection::new(io, peer, side, context), protocol).await
 }
 
@@ -262,7 +270,8 @@ async fn silent(mut connection: Box<Connection>) -> Option<Met> {
 
 impl Connection {
     pub(crate) fn new(io: Io, peer: SocketAddr, side: Side, context: Rc<Context>) -> Box<Self> {
-        Box::new(Self { io, peer, side, first: None, context, since: Instant::now() })
+        let caller = Rc::clone(&context.stranger);
+        Box::new(Self { io, peer, caller, tls: None, side, first: None, context, since: Instant::now() })
     }
 
     /// Reads more of the first bytes; holds no buffer before there are any.

@@ -74,7 +74,7 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match &connection.side {
         Side::Explicit => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
-        Side::Inbound { app, labels } => match dial_peer(app, context.settings.connect_timeout).await {
+        Side::Inbound { app, labels, .. } => match dial_peer(app, context.settings.connect_timeout).await {
             Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), _in_flight: Some(app.begin()) }),
             Err(_) => Err(DialFailure { refusal: Refusal::ConnectFailed, labels: Rc::clone(labels) }),
         },

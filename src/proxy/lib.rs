@@ -26,4 +26,5 @@ pub mod sidecar;
 pub mod target;
 pub mod tcp;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -102,7 +102,7 @@ pub struct Context {
     /// This workload as the caller of what its app sends.
     pub own: Caller,
     /// Who calls over a plain connection: nobody that is known.
-    pub stranger: Caller,
+    pub stranger: Rc<Caller>,
     /// Addresses the worker itself listens on.
     pub own_addresses: Vec<SocketAddr>,
     apps: RefCell<HashMap<SocketAddr, Rc<Peer>, RandomState>>,
@@ -134,7 +134,7 @@ impl Worker {
         let own_addresses = listeners.iter().map(|listener| listener.listener.local_addr()).collect::<io::Result<_>>()?;
         let context = Rc::new(Context {
             own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
-            stranger: Caller::default(),
+            stranger: Rc::default(),
             directory: Directory::new(asks),
             buffers: Rc::default(),
             recorder: registry.recorder(access_log),

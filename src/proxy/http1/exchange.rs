@@ -124,7 +124,7 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
     let range = inbox.keep(length);
     let whom = match &connection.side {
         Side::Outbound { service, port } => Whom::Service(Rc::clone(service), *port),
-        Side::Inbound { app, labels } => Whom::Address(Rc::clone(app), Rc::clone(labels)),
+        Side::Inbound { app, labels, .. } => Whom::Address(Rc::clone(app), Rc::clone(labels)),
         Side::Explicit => match Box::pin(explicit::whom(connection, inbox.block(), range.clone())).await {
             Ok((whom, Form::Authority)) => {
                 inbox.release();

@@ -156,7 +156,7 @@ async fn aim(client: &Client, parts: &Parts) -> (Target, Rc<Destination>) {
     let context = &*client.context;
     let asked;
     let (service, port) = match &client.side {
-        Side::Inbound { app, labels } => return (Target::Address(Rc::clone(app)), Rc::clone(labels)),
+        Side::Inbound { app, labels, .. } => return (Target::Address(Rc::clone(app)), Rc::clone(labels)),
         Side::Outbound { service, port } => (service, *port),
         Side::Explicit => match whom(client, parts).await {
             Some((service, port)) => {

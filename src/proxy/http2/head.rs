@@ -174,7 +174,7 @@ mod tests {
 
     fn inbound() -> Side {
         let app = Peers::default().get(([127, 0, 0, 1], 1).into());
-        Side::Inbound { app, labels: Rc::new(Destination::default()) }
+        Side::Inbound { app, port: 1, labels: Rc::new(Destination::default()) }
     }
 
     #[test]

@@ -23,8 +23,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::server::Builder;
 use http::HeaderValue;
+use leno_core::request::Caller;
 
 use crate::connection::{Connection, Side};
+use crate::tls::Agreed;
 use crate::worker::Context;
 use rewind::Rewind;
 
@@ -47,6 +49,10 @@ const STREAMS_MAX: u32 = 1000;
 /// What the requests of one connection share.
 struct Client {
     peer: SocketAddr,
+    #[expect(dead_code, reason = "authorization and telemetry read it")]
+    caller: Rc<Caller>,
+    #[expect(dead_code, reason = "telemetry reads it")]
+    tls: Option<Agreed>,
     side: Side,
     context: Rc<Context>,
     /// The peer's address as a value of `x-forwarded-for`.
@@ -56,8 +62,8 @@ struct Client {
 /// Serves requests until the connection ends. From the beginning of draining on, none is accepted any more
 /// (GOAWAY), and those that run are finished.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { io, peer, side, first, context, since: _ } = connection;
-    let client = Rc::new(Client { peer, side, address: head::address_value(peer.ip()), context });
+    let Connection { io, peer, caller, tls, side, first, context, since: _ } = connection;
+    let client = Rc::new(Client { peer, caller, tls, side, address: head::address_value(peer.ip()), context });
     let handshake = server(&client.side).handshake::<_, Bytes>(Rewind::new(io, first));
     let mut streams = match Box::pin(handshake).await {
         Ok(streams) => streams,
