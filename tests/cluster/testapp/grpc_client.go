@@ -36,6 +36,7 @@ func runGRPCClient(args []string) error {
 	flags := flag.NewFlagSet("grpc-client", flag.ContinueOnError)
 	number := flags.Int("n", 1, "")
 	hold := flags.Duration("hold", 0, "also keep one stream open that long, with a message every 100 ms")
+	stdin := flags.Bool("stdin", false, "keep that stream open until standard input ends")
 	var extra headers
 	flags.Var(&extra, "H", "name:value, may be repeated")
 	targets, err := parse(flags, args, 1)
@@ -61,8 +62,8 @@ func runGRPCClient(args []string) error {
 			cancel()
 		}
 	}
-	if *hold > 0 {
-		counts.add(holdStream(ctx, connection, *hold, &counts))
+	if *hold > 0 || *stdin {
+		counts.add(holdStream(ctx, connection, holding(*hold, *stdin), &counts))
 	}
 	if err := printJSON(counts); err != nil {
 		return err
@@ -144,13 +145,16 @@ func callBidiStream(ctx context.Context, connection *grpc.ClientConn, _ *grpcCou
 }
 
 // holdStream keeps one stream open while other things happen to its two ends.
-func holdStream(ctx context.Context, connection *grpc.ClientConn, hold time.Duration, counts *grpcCounts) error {
-	ctx, cancel := context.WithTimeout(ctx, hold+callTimeout)
+func holdStream(ctx context.Context, connection *grpc.ClientConn, done <-chan struct{}, counts *grpcCounts) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	silence := time.AfterFunc(callTimeout, cancel) // ends the stream when an answer takes that long
+	defer silence.Stop()
 	stream, err := openBidiStream(ctx, connection)
-	for started := time.Now(); err == nil && time.Since(started) < hold; counts.Messages++ {
+	for ; err == nil && !isDone(done); counts.Messages++ {
 		err = exchange(stream, fmt.Sprintf("h %d", counts.Messages))
-		time.Sleep(100 * time.Millisecond)
+		silence.Reset(callTimeout)
+		time.Sleep(betweenMessages)
 	}
 	if err != nil {
 		return fmt.Errorf("held stream, after %d messages: %w", counts.Messages, err)

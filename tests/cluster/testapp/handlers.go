@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strconv"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type answer struct {
 	Proto   string      `json:"proto"`
 	Method  string      `json:"method"`
 	Host    string      `json:"host"`
+	Target  string      `json:"target"`
 	Path    string      `json:"path"`
 	Query   string      `json:"query"`
 	Headers http.Header `json:"headers"`
@@ -43,9 +45,11 @@ func (a *app) routes() http.Handler {
 	mux.HandleFunc("/bytes", a.answerBytes)
 	mux.HandleFunc("/echo", a.echo)
 	mux.Handle("/ws", websocket.Server{Handler: func(socket *websocket.Conn) { _, _ = io.Copy(socket, socket) }})
-	outer := http.NewServeMux()
-	outer.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	outer.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			_, _ = io.WriteString(w, "ok\n")
+			return
+		}
 		a.served.Add(1)
 		if mark := r.Header.Get(markHeader); mark != "" {
 			fmt.Printf("arrived %s %s\n", r.Method, mark)
@@ -53,9 +57,12 @@ func (a *app) routes() http.Handler {
 		w.Header().Set(versionHeader, a.version)
 		w.Header().Set(podHeader, a.pod)
 		time.Sleep(a.delay)
+		if tidy := path.Clean(r.URL.Path); r.URL.Path != tidy && r.URL.Path != tidy+"/" {
+			a.answer(w, r, a.status) // the mux would redirect to the tidy path, and nobody would learn which one arrived
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
-	return outer
 }
 
 func (a *app) answer(w http.ResponseWriter, r *http.Request, status int) {
@@ -63,7 +70,7 @@ func (a *app) answer(w http.ResponseWriter, r *http.Request, status int) {
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer{
 		Name: a.name, Version: a.version, Pod: a.pod, Proto: r.Proto, Method: r.Method, Host: r.Host,
-		Path: r.URL.Path, Query: r.URL.RawQuery, Headers: r.Header, Remote: r.RemoteAddr, Served: a.served.Load(),
+		Target: r.RequestURI, Path: r.URL.Path, Query: r.URL.RawQuery, Headers: r.Header, Remote: r.RemoteAddr, Served: a.served.Load(),
 	})
 }
 

@@ -22,15 +22,17 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"server":           {"[-port 8080] [-version v1] [-name app] [-status N] [-delay D]: HTTP/1.1 and HTTP/2 (h2c)", runServer},
+	"server":           {"[-port 8080] [-version v1] [-name app] [-status N] [-delay D] [-tls [-pem FILE] [-alpn P,…]]: HTTP/1.1 and HTTP/2 (h2c)", runServer},
 	"grpc-server":      {"[-port 9000] [-version v1]: unary, streams, errors with trailers", runGRPCServer},
 	"tcp-server-first": {"[-port 7000] [-version v1]: sends a banner, then echoes lines", runTCPServer},
+	"issuer":           {"[-port 8080]: signs JSON Web Tokens, good and bad ones, and shows its keys", runIssuer},
 	"webhook":          {"[-port 8443] [-tls DIR]: an admission webhook that annotates pods", runWebhook},
 	"get":              {"URL [-n 1] [-H k:v] [-method M] [-body B] [-h2] [-new-conn] [-print]: one after another", runGet},
 	"load":             {"URL [-rate 100] [-duration D | -n N | -stdin] [-c 64] [-H k:v] [-method M] [-h2] [-mark M]: steady open-loop load", runLoad},
+	"dial":             {"HOST:PORT,… [-send TEXT]… [-timeout D] [-tls [-alpn P,…] [-pem FILE]]: what a connection meets", runDial},
 	"http-wait":        {"URL [-status 200] [-for 60s]: until the status is seen", runHTTPWait},
-	"grpc-client":      {"TARGET [-n 1] [-H k:v] [-hold D]: every kind of call, -n times; one stream held for D", runGRPCClient},
-	"tcp-client":       {"TARGET [-n 1] [-hold D]: connects, reads the banner, checks an echo", runTCPClient},
+	"grpc-client":      {"TARGET [-n 1] [-H k:v] [-hold D | -stdin]: every kind of call, -n times; one stream held", runGRPCClient},
+	"tcp-client":       {"TARGET [-n 1] [-hold D | -stdin]: connects, reads the banner, checks an echo", runTCPClient},
 	"ws-client":        {"URL [-n 1] [-hold D]: one WebSocket, -n echoes", runWebSocketClient},
 	"sleep":            {"[DURATION]: waits, an hour if not told otherwise", runSleep},
 	"exit":             {"CODE: ends with that code", runExit},

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"net/http"
@@ -38,6 +39,9 @@ func runServer(args []string) error {
 	flags.StringVar(&app.name, "name", "app", "")
 	flags.IntVar(&app.status, "status", http.StatusOK, "the status of ordinary answers")
 	flags.DurationVar(&app.delay, "delay", 0, "the delay of every answer but /healthz")
+	overTLS := flags.Bool("tls", false, "HTTPS, with a certificate of its own")
+	pem := flags.String("pem", "", "a file with the certificate and key to use instead")
+	alpn := flags.String("alpn", webProtocols, "the protocols that HTTPS offers; with others, HTTP is what it speaks under their names")
 	if _, err := parse(flags, args, 0); err != nil {
 		return err
 	}
@@ -46,7 +50,23 @@ func runServer(args []string) error {
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Addr: fmt.Sprintf(":%d", *port), Handler: app.routes(), Protocols: protocols}
 	fmt.Fprintf(os.Stderr, "%s %s in %s: listening on %s\n", app.name, app.version, app.pod, server.Addr)
-	return serveUntilTerminated(server, server.ListenAndServe)
+	if !*overTLS {
+		return serveUntilTerminated(server, server.ListenAndServe)
+	}
+	settings, err := serverTLS(*pem, *alpn)
+	if err != nil {
+		return err
+	}
+	if *alpn == webProtocols {
+		server.TLSConfig = settings
+		protocols.SetHTTP2(true)
+		return serveUntilTerminated(server, func() error { return server.ListenAndServeTLS("", "") })
+	}
+	listener, err := tls.Listen("tcp", server.Addr, settings)
+	if err != nil {
+		return err
+	}
+	return serveUntilTerminated(server, func() error { return server.Serve(insideTLS{listener}) })
 }
 
 // serveUntilTerminated stops accepting at once on SIGTERM, lets requests in flight finish, and returns.

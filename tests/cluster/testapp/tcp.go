@@ -76,6 +76,7 @@ func runTCPClient(args []string) error {
 	flags := flag.NewFlagSet("tcp-client", flag.ContinueOnError)
 	number := flags.Int("n", 1, "")
 	hold := flags.Duration("hold", 0, "keep each connection that long, with a line every 100 ms")
+	stdin := flags.Bool("stdin", false, "keep it until standard input ends")
 	targets, err := parse(flags, args, 1)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func runTCPClient(args []string) error {
 	counts := tcpCounts{ByVersion: map[string]int{}, ByPod: map[string]int{}, Errors: []string{}}
 	for range *number {
 		counts.Connections++
-		if err := counts.visit(targets[0], *hold); err != nil {
+		if err := counts.visit(targets[0], holding(*hold, *stdin)); err != nil {
 			counts.Failed++
 			if len(counts.Errors) < errorsKept {
 				counts.Errors = append(counts.Errors, err.Error())
@@ -99,13 +100,13 @@ func runTCPClient(args []string) error {
 	return nil
 }
 
-func (c *tcpCounts) visit(target string, hold time.Duration) error {
+func (c *tcpCounts) visit(target string, done <-chan struct{}) error {
 	connection, err := net.DialTimeout("tcp", target, callTimeout)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = connection.Close() }()
-	if err := connection.SetDeadline(time.Now().Add(hold + callTimeout)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(callTimeout)); err != nil {
 		return err
 	}
 	lines := bufio.NewReader(connection)
@@ -117,7 +118,10 @@ func (c *tcpCounts) visit(target string, hold time.Duration) error {
 	if _, err := fmt.Sscanf(banner, "hello from %s %s", &version, &pod); err != nil {
 		return fmt.Errorf("the banner is %q", banner)
 	}
-	for started := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+	for ; ; time.Sleep(betweenMessages) {
+		if err := connection.SetDeadline(time.Now().Add(callTimeout)); err != nil {
+			return err
+		}
 		line := fmt.Sprintf("line %d\n", c.Lines)
 		if _, err := connection.Write([]byte(line)); err != nil {
 			return err
@@ -126,7 +130,7 @@ func (c *tcpCounts) visit(target string, hold time.Duration) error {
 			return fmt.Errorf("sent %q, got %q (%v)", strings.TrimSpace(line), strings.TrimSpace(echo), err)
 		}
 		c.Lines++
-		if time.Since(started) >= hold {
+		if isDone(done) {
 			break
 		}
 	}
