@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Parser as _;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -109,6 +111,71 @@ fn the_proxy_decides_in_one_file() {
     assert_eq!(deciding, BTreeSet::from(["src/proxy/target.rs".to_owned()]));
 }
 
+/// A manifest's dependencies: the table that declares each, and its name as code says it.
+fn declared(manifest: &str) -> Vec<(&str, String)> {
+    let mut table = "";
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.trim_end_matches(']');
+        } else if let (true, Some(end)) = (table.ends_with("dependencies"), line.find(['.', ' ', '='])) {
+            found.push((table, line[..end].replace('-', "_")));
+        }
+    }
+    found.retain(|(_, name)| !name.is_empty() && !name.starts_with('#'));
+    found
+}
+
+/// Whether `text` names the crate at the beginning of a path, outside comments.
+fn names_crate(text: &str, name: &str) -> bool {
+    let begins = |before: &str| !before.ends_with(|last: char| last.is_alphanumeric() || "_:.".contains(last));
+    let follows = |after: &str| after.starts_with("::") || after.starts_with(" as ") || after.starts_with(';') || after.starts_with('!');
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.into_iter().any(|line| line.match_indices(name).any(|(at, _)| begins(&line[..at]) && follows(&line[at + name.len()..])))
+}
+
+/// Declared ahead of the code that needs them, which is being written.
+const SOON: [&str; 5] = ["jsonwebtoken", "prost", "rcgen", "webpki", "webpki_roots"];
+
+#[test]
+fn no_dependency_is_declared_without_being_used() {
+    let members = ["core", "api", "translate", "xds", "proxy", "controller", "cli"].map(|member| root().join("src").join(member));
+    let read = |path: &Path| std::fs::read_to_string(path).expect("it can be read");
+    let mut used_somewhere = BTreeSet::new();
+    let mut unused = Vec::new();
+    for folder in members.iter().map(PathBuf::as_path).chain([root()]) {
+        let sources: Vec<(bool, String)> = sources_of(folder).iter().map(|path| (is_test(path), read(path))).collect();
+        let manifest = read(&folder.join("Cargo.toml"));
+        let own = declared(&manifest).into_iter().filter(|(table, _)| !table.starts_with("workspace"));
+        for (table, name) in own {
+            let here = sources.iter().any(|(test, text)| (table != "dependencies" || !test) && names_crate(text, &name));
+            if !here && !SOON.contains(&name.as_str()) {
+                unused.push(format!("{}: [{table}] {name}", folder.display()));
+            }
+            used_somewhere.insert(name);
+        }
+    }
+    let manifest = read(&root().join("Cargo.toml"));
+    let shared = declared(&manifest).into_iter().filter(|(table, _)| *table == "workspace.dependencies");
+    unused.extend(shared.filter(|(_, name)| !used_somewhere.contains(name)).map(|(table, name)| format!("[{table}] {name}")));
+    assert!(unused.is_empty(), "remove what nothing uses:\n{}", unused.join("\n"));
+}
+
+/// The Rust files of one package; those of packages below it are not its own.
+fn sources_of(folder: &Path) -> Vec<PathBuf> {
+    let relative = folder.strip_prefix(root()).expect("below the root").display().to_string();
+    if relative.is_empty() {
+        let tests = std::fs::read_dir(root().join("tests")).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
+        return tests.filter(|path| path.extension().is_some_and(|it| it == "rs")).chain([root().join("src/lib.rs")]).collect();
+    }
+    rust_files(&relative)
+}
+
+fn is_test(path: &Path) -> bool {
+    let mut inside = path.strip_prefix(root()).expect("below the root").components();
+    inside.any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+}
+
 #[test]
 fn unsafe_code_is_nowhere() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("it can be read");
@@ -129,4 +196,14 @@ fn the_chart_carries_the_same_kinds_as_the_crds_folder() {
             .collect()
     };
     assert_eq!(read("charts/leno/files/crds"), read("crds"));
+}
+
+#[test]
+fn sidecars_log_the_same_requests_by_default_whoever_sets_them_up() {
+    let proxy = leno_proxy::telemetry::AccessLogMode::default();
+    let controller = leno_controller::settings::Settings::try_parse_from(["leno-controller"]).expect("every flag has a default").injector();
+    assert_eq!(controller.defaults.access_log.and_then(|mode| mode.parse().ok()), Some(proxy));
+    let values = std::fs::read_to_string(root().join("charts/leno/values.yaml")).expect("it can be read");
+    let values: serde_yaml::Value = serde_yaml::from_str(&values).expect("it is YAML");
+    assert_eq!(values["proxy"]["accessLog"].as_str().and_then(|mode| mode.parse().ok()), Some(proxy));
 }

@@ -134,7 +134,7 @@ struct Proxy {
     #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
     proxy_log_level: String,
     /// Which requests a sidecar logs.
-    #[arg(long, default_value = "all", value_parser = ["all", "errors", "off"])]
+    #[arg(long, default_value = "errors", value_parser = ["all", "errors", "off"])]
     proxy_access_log: String,
     /// Worker threads of a sidecar.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
