@@ -19,7 +19,7 @@ use leno_core::names::{ServiceId, WorkloadId, split_authority};
 use leno_core::request::{Caller, RequestHead, split_target};
 use leno_core::route::{Backend, Decision, Rule, Target, Trace, decide, decide_connection};
 use leno_core::service::Service;
-use leno_translate::{Change, Object, Report, Translator};
+use leno_translate::{Change, Defaults, Object, Report, Translator};
 use leno_xds::{decode, encode};
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -72,7 +72,7 @@ fn every_scenario_gives_what_its_folder_says() -> Result<()> {
 
 /// Runs one scenario; gives its files that say something else.
 fn run(folder: &Path) -> Result<Vec<String>> {
-    let mut translator = Translator::new("cluster.local");
+    let mut translator = Translator::new(Defaults::new("cluster.local"));
     let mut workloads = Vec::new();
     for document in serde_yaml::Deserializer::from_str(&fs::read_to_string(folder.join("manifests.yaml"))?) {
         let object = object(Value::deserialize(document)?)?;

@@ -62,6 +62,12 @@ pub const ROUTE_NAME: Rule =
 pub const PORT_NAME: Rule =
     Rule { message: "write a port's name in lower-case letters, digits and -, such as http", test: Test::Pattern(DNS_LABEL) };
 
+/// Name of a workload's service account.
+pub const ACCOUNT_NAME: Rule = Rule {
+    message: "write the name of a service account, without namespace: lower-case letters, digits, - and ., such as orders",
+    test: Test::Pattern(DNS_NAME),
+};
+
 /// Host names.
 pub const HOSTS: Rule = Rule {
     message: "write hosts as full host names in lower case, without scheme, port or wildcard, such as payment.example.com",
@@ -163,13 +169,14 @@ const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Every rule, for [`crate::check`] to find by its CEL.
-pub(crate) const ALL: [&Rule; 18] = [
+pub(crate) const ALL: [&Rule; 19] = [
     &DURATION,
     &SERVICE_NAME,
     &TARGET_NAME,
     &VERSION_NAME,
     &ROUTE_NAME,
     &PORT_NAME,
+    &ACCOUNT_NAME,
     &HOSTS,
     &LABELS,
     &ROUTE_NAMES,

@@ -26,6 +26,9 @@ pub struct WorkloadSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub ports: Vec<WorkloadPort>,
+    /// Name of the service account that it is, in its own namespace: others know it by this name. Default: default.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::list(&[&rules::ACCOUNT_NAME])))]
+    pub service_account: String,
     /// The program that `leno up` starts, and ends with the mesh, and its arguments; `leno` means the running program itself.
     /// It finds its address in LENO_ADDRESS, its first port in PORT, each named port in `LENO_PORT_<NAME>`, and in
     /// LENO_OUTBOUND where to send what it asks of others, as to an HTTP proxy. Default: none; it is started by somebody else.
@@ -49,6 +52,6 @@ pub struct WorkloadPort {
 
 impl Default for WorkloadSpec {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports: Vec::new(), command: Vec::new() }
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports: Vec::new(), service_account: "default".into(), command: Vec::new() }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use leno_translate::Translator;
+use leno_translate::{Defaults, Translator};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -181,7 +181,7 @@ struct Shared {
 fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> Publisher {
     let (seen, mut from_source) = mpsc::channel(EVENTS_MAX);
     let (events, to_publisher) = mpsc::channel(EVENTS_MAX);
-    let (publisher, task) = Publisher::new(Translator::new(&settings.cluster_domain), REQUIRED_OF_CLUSTER, to_publisher);
+    let (publisher, task) = Publisher::new(Translator::new(Defaults::new(&settings.cluster_domain)), REQUIRED_OF_CLUSTER, to_publisher);
     tasks.set.spawn(source::kube::run(client, seen, Arc::clone(metrics), tasks.cancel.clone()));
     tasks.set.spawn(task.run(tasks.cancel.clone()));
     let actual = Arc::clone(actual);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use leno_translate::{Kind, Translator};
+use leno_translate::{Defaults, Kind, Translator};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use crate::{health, stream};
 /// When the folder cannot be read, or a port cannot be had.
 pub(crate) async fn run(settings: &Settings, folder: PathBuf, serving: &Serving, cancel: CancellationToken) -> anyhow::Result<()> {
     let (events, told) = mpsc::channel(EVENTS_MAX);
-    let (publisher, task) = Publisher::new(Translator::new(&settings.cluster_domain), Kind::ALL, told);
+    let (publisher, task) = Publisher::new(Translator::new(Defaults::new(&settings.cluster_domain)), Kind::ALL, told);
     let health = Arc::new(health::Health::default());
     health.certificates_are_ready();
     let counters = Arc::clone(publisher.counters());

@@ -6,6 +6,8 @@ use leno_api as api;
 use leno_api::k8s::{Labels, TargetPort};
 use leno_core::names::Name;
 
+use crate::member::Member;
+
 /// An EndpointSlice, as much as the model needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
@@ -42,8 +44,8 @@ pub(crate) enum State {
 /// A pod, as much as the model needs; also a pod that slices name before it is known.
 #[derive(Debug, Default)]
 pub(crate) struct Pod {
-    /// Its labels; `None` while it is not known.
-    pub(crate) labels: Option<Labels>,
+    /// What it is; `None` while it is not known.
+    pub(crate) member: Option<Member>,
     /// Services whose slices name it, with how many endpoints do.
     pub(crate) services: Vec<(Name, u32)>,
 }
@@ -51,8 +53,8 @@ pub(crate) struct Pod {
 /// A process that is not a pod.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Local {
-    /// Its labels.
-    pub(crate) labels: Labels,
+    /// What it is.
+    pub(crate) member: Member,
     /// Where it listens.
     pub(crate) address: IpAddr,
     /// What it listens on: name (empty when it has none) and number.
@@ -93,7 +95,12 @@ impl Slice {
 impl Pod {
     /// Whether nothing is left to remember.
     pub(crate) fn is_forgotten(&self) -> bool {
-        self.labels.is_none() && self.services.is_empty()
+        self.member.is_none() && self.services.is_empty()
+    }
+
+    /// Its labels, if it is known.
+    pub(crate) fn labels(&self) -> Option<&Labels> {
+        self.member.as_ref().map(|member| &member.labels)
     }
 
     /// One more endpoint of `service` names the pod.
@@ -118,10 +125,15 @@ impl Pod {
 }
 
 impl Local {
-    /// What to keep of `workload`.
-    pub(crate) fn new(workload: &api::Workload) -> Self {
+    /// What to keep of `workload`, which is `member`.
+    pub(crate) fn new(workload: &api::Workload, member: Member) -> Self {
         let ports = workload.spec.ports.iter().map(|port| (port.name.as_deref().unwrap_or_default().into(), port.port));
-        Self { labels: workload.metadata.labels.iter().flatten().collect(), address: workload.spec.address, ports: ports.collect() }
+        Self { member, address: workload.spec.address, ports: ports.collect() }
+    }
+
+    /// Its labels.
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.member.labels
     }
 
     /// The port it listens on that `target` means.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 
 use leno_api::k8s;
-use leno_api::k8s::Labels;
 use leno_core::endpoints::EndpointsId;
 use leno_core::names::Name;
 
 use crate::backing::{Local, Slice};
+use crate::member::Member;
 use crate::mesh::Mesh;
 use crate::namespace::{InForce, Namespace};
 use crate::object::Kind;
@@ -82,18 +83,23 @@ impl Namespace {
     }
 
     /// A Pod came, changed or went.
-    pub(crate) fn put_pod(&mut self, name: &Name, labels: Option<Labels>, effects: &mut Effects) {
-        let known = self.pods.get(name).and_then(|pod| pod.labels.as_ref());
-        if known == labels.as_ref() {
+    pub(crate) fn put_pod(&mut self, name: &Name, new: Option<Member>, effects: &mut Effects) {
+        let known = self.pods.get(name).and_then(|pod| pod.member.as_ref());
+        if known == new.as_ref() {
             return;
         }
         let pod = self.pods.entry(name.clone()).or_default();
-        let old = mem::replace(&mut pod.labels, labels);
+        let old = mem::replace(&mut pod.member, new);
         let pod = &self.pods[name];
         effects.touched.workloads.insert(self.workload_id(name));
+        let answers = |member: Option<&Member>| member.and_then(|it| it.excluded.clone().map(|ports| (ports, Arc::clone(&it.identity))));
+        let is_another = answers(old.as_ref()) != answers(pod.member.as_ref());
         for (service, _) in &pod.services {
+            if is_another {
+                self.touch_endpoints(service, effects);
+            }
             let Some((_, mesh)) = self.mesh_in_force(service) else { continue };
-            if !mesh.versions_of(old.as_ref()).eq(mesh.versions_of(pod.labels.as_ref())) {
+            if !mesh.versions_of(old.as_ref().map(|member| &member.labels)).eq(mesh.versions_of(pod.labels())) {
                 self.touch_endpoints(service, effects);
                 self.touch_mesh_reports(service, effects);
             }
@@ -246,7 +252,7 @@ impl Namespace {
 
     fn touch_services_of_local(&self, name: &Name, effects: &mut Effects) {
         let Some(local) = self.locals.get(name) else { return };
-        for service in self.services.values().filter(|service| service.selects(&local.labels)) {
+        for service in self.services.values().filter(|service| service.selects(local.labels())) {
             self.touch_endpoints(&service.id.name, effects);
             self.touch_mesh_reports(&service.id.name, effects);
         }

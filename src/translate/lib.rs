@@ -5,11 +5,14 @@
 //! cannot be used becomes a [`Report`], its last good version stays in force, and everything else goes on.
 //!
 //! Reading order: [`object`], [`translator`], then inside: `namespace` (what is stored), `changing` (what a change touches),
-//! `model`, `serving` and `resolve` (the model), `reporting`. `mesh`, `policy`, `service` and `backing` read single objects.
+//! `model`, `serving` and `resolve` (the model), `reporting`. `mesh`, `policy`, `service`,
+//! `member` and `backing` read single objects.
 
 mod age;
 mod backing;
 mod changing;
+pub mod defaults;
+mod member;
 mod mesh;
 mod model;
 mod namespace;
@@ -27,6 +30,7 @@ pub mod translator;
 #[cfg(test)]
 mod tests;
 
+pub use defaults::Defaults;
 pub use object::{Change, Kind, Object, ObjectKey};
 pub use report::{Condition, EndpointCounts, Report};
 pub use touched::Touched;

@@ -8,6 +8,7 @@ use leno_core::service as core;
 use leno_core::service::Protocol;
 use leno_core::workload::{Egress, InboundPort, Workload};
 
+use crate::backing::Pod;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::service::{Port, Service};
@@ -41,9 +42,9 @@ impl Namespace {
             }
         }
         if let Some((_, local)) = local {
-            for service in self.services.values().filter(|service| !service.external && service.selects(&local.labels)) {
+            for service in self.services.values().filter(|service| !service.external && service.selects(local.labels())) {
                 let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
-                let version = mesh.as_deref().and_then(|mesh| mesh.versions_of(Some(&local.labels)).next().cloned());
+                let version = mesh.as_deref().and_then(|mesh| mesh.versions_of(Some(local.labels())).next().cloned());
                 let ports = service.ports.iter().filter_map(|port| Some((port, local.port(&port.target)?)));
                 ports.for_each(|(port, number)| add(&mut inbound, number, port, service, mesh.as_deref(), version.as_ref()));
             }
@@ -59,7 +60,7 @@ impl Namespace {
     /// Adds the ports of the pod called `name` to which `service` leads.
     fn inbound_of_pod(&self, name: &Name, service: &Service, inbound: &mut BTreeMap<u16, InboundPort>) {
         let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
-        let labels = self.pods.get(name).and_then(|pod| pod.labels.as_ref());
+        let labels = self.pods.get(name).and_then(Pod::labels);
         let version = mesh.as_deref().and_then(|mesh| mesh.versions_of(labels).next().cloned());
         for slice in self.slices_of(&service.id.name).iter().filter(|slice| slice.pods().any(|pod| pod == name)) {
             let ports = service.ports.iter().filter_map(|port| Some((port, slice.port(&port.name)?)));

@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_api as api;
+use leno_api::k8s;
+use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 
 use crate::backing::{Local, Pod, Slice};
+use crate::defaults::Defaults;
+use crate::member::{Accounts, Member, excluded_ports};
 use crate::mesh::Mesh;
 use crate::object::{Kind, ObjectKey};
 use crate::policy::{Policy, TargetRef};
@@ -18,6 +22,8 @@ use crate::tracked::Tracked;
 pub(crate) struct Namespace {
     /// Its name.
     pub(crate) name: Name,
+    /// What holds where nothing else is said.
+    pub(crate) defaults: Arc<Defaults>,
     pub(crate) services: BTreeMap<Name, Service>,
     /// Slices by service, ordered by their names. A service mostly has one.
     pub(crate) slices: BTreeMap<Name, Vec<Slice>>,
@@ -26,6 +32,8 @@ pub(crate) struct Namespace {
     pub(crate) locals: BTreeMap<Name, Local>,
     pub(crate) meshes: BTreeMap<Name, Tracked<Mesh>>,
     pub(crate) policies: BTreeMap<Name, Tracked<Policy>>,
+    /// The identities of pods and workloads.
+    pub(super) accounts: Accounts,
     /// Index: the service of each slice.
     pub(super) slice_services: HashMap<Name, Name>,
     /// Index: good MeshServices by the service they are for.
@@ -47,9 +55,11 @@ pub(crate) struct InForce {
 
 impl Namespace {
     /// An empty namespace.
-    pub(crate) fn new(name: Name) -> Self {
+    pub(crate) fn new(name: Name, defaults: Arc<Defaults>) -> Self {
         Self {
             name,
+            defaults,
+            accounts: Accounts::default(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             pods: HashMap::new(),
@@ -78,7 +88,7 @@ impl Namespace {
         match kind {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slice_services.keys().cloned().collect(),
-            Kind::Pod => self.pods.iter().filter(|(_, pod)| pod.labels.is_some()).map(|(name, _)| name.clone()).collect(),
+            Kind::Pod => self.pods.iter().filter(|(_, pod)| pod.member.is_some()).map(|(name, _)| name.clone()).collect(),
             Kind::MeshService => self.meshes.keys().cloned().collect(),
             Kind::TrafficPolicy => self.policies.keys().cloned().collect(),
             Kind::Workload => self.locals.keys().cloned().collect(),
@@ -105,6 +115,33 @@ impl Namespace {
         self.services.get(name).filter(|service| !service.external)
     }
 
+    /// What is kept of a Pod.
+    pub(crate) fn member_of_pod(&mut self, pod: k8s::Pod) -> Member {
+        let excluded = excluded_ports(|name| pod.annotations.get(name)).filter(|_| !pod.host_network);
+        Member { labels: pod.labels, identity: self.account(&pod.service_account), excluded }
+    }
+
+    /// What is kept of a Workload.
+    pub(crate) fn local(&mut self, workload: &api::Workload) -> Local {
+        let annotations = workload.metadata.annotations.as_ref();
+        let member = Member {
+            labels: workload.metadata.labels.iter().flatten().collect(),
+            identity: self.account(&workload.spec.service_account),
+            excluded: excluded_ports(|name| annotations?.get(name).map(String::as_str)),
+        };
+        Local::new(workload, member)
+    }
+
+    fn account(&mut self, account: &str) -> Arc<Identity> {
+        self.accounts.identity(&self.defaults.trust_domain, &self.name, account)
+    }
+
+    /// The identity of the pod or workload called `name`, if it is known.
+    pub(crate) fn identity(&self, name: &str) -> Option<&Arc<Identity>> {
+        let pod = self.pods.get(name).and_then(|pod| pod.member.as_ref());
+        pod.or_else(|| self.locals.get(name).map(|local| &local.member)).map(|member| &member.identity)
+    }
+
     /// The slices of `service`.
     pub(crate) fn slices_of(&self, service: &str) -> &[Slice] {
         self.slices.get(service).map_or(&[], Vec::as_slice)
@@ -112,7 +149,7 @@ impl Namespace {
 
     /// The workloads that are no pods and belong to `service`.
     pub(crate) fn locals_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (&'a Name, &'a Local)> {
-        self.locals.iter().filter(|(_, local)| service.selects(&local.labels))
+        self.locals.iter().filter(|(_, local)| service.selects(local.labels()))
     }
 
     /// What holds for `service`.

@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
-use leno_core::names::Name;
+use leno_core::names::{Identity, Name};
 
-use crate::backing::State;
+use crate::backing::{Pod, State};
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::report::EndpointCounts;
@@ -22,6 +22,7 @@ struct Candidate<'a> {
     workload: Option<&'a Name>,
     state: State,
     versions: Vec<Name>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Namespace {
@@ -37,7 +38,7 @@ impl Namespace {
         let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
         for candidate in candidates {
             let workload = candidate.workload.cloned().unwrap_or_else(|| Name::from(""));
-            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions, identity: None };
+            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions, identity: candidate.identity };
             match endpoints.get_mut(&candidate.address) {
                 Some(known) if known.workload.is_empty() => *known = new,
                 Some(_) => (),
@@ -57,6 +58,7 @@ impl Namespace {
                 workload: endpoint.pod.as_ref(),
                 state: endpoint.state,
                 versions: self.versions_of_pod(endpoint.pod.as_ref(), mesh.as_ref()),
+                identity: self.proxied(endpoint.pod.as_ref(), number),
             }));
         }
         for (name, local) in self.locals_of(service) {
@@ -65,15 +67,21 @@ impl Namespace {
                 address: SocketAddr::new(local.address, number),
                 workload: Some(name),
                 state: State::Ready,
-                versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(&local.labels))).cloned().collect(),
+                versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(local.labels()))).cloned().collect(),
+                identity: local.member.proxied(number).cloned(),
             });
         }
         candidates
     }
 
+    /// Who must answer at port `number` of a pod; nobody in particular while the pod is not known.
+    fn proxied(&self, pod: Option<&Name>, number: u16) -> Option<Arc<Identity>> {
+        self.pods.get(pod?)?.member.as_ref()?.proxied(number).cloned()
+    }
+
     /// The versions of a pod; none while the pod is not known.
     fn versions_of_pod(&self, pod: Option<&Name>, mesh: Option<&Arc<Mesh>>) -> Vec<Name> {
-        let labels = pod.and_then(|pod| self.pods.get(pod)).and_then(|pod| pod.labels.as_ref());
+        let labels = pod.and_then(|pod| self.pods.get(pod)).and_then(Pod::labels);
         mesh.into_iter().flat_map(|mesh| mesh.versions_of(labels)).cloned().collect()
     }
 
@@ -90,7 +98,7 @@ impl Namespace {
         }
         for (name, local) in self.locals_of(service) {
             all.insert(Whose::Local(name));
-            ready.insert(Whose::Local(name), mesh.versions_of(Some(&local.labels)).cloned().collect());
+            ready.insert(Whose::Local(name), mesh.versions_of(Some(local.labels())).cloned().collect());
         }
         let count = |version: &Name| ready.values().filter(|versions| versions.contains(version)).count();
         let versions = mesh.versions.iter().map(|version| (version.name.clone(), count(&version.name)));

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use leno_core::endpoints::{Endpoints, EndpointsId};
-use leno_core::names::{Name, ServiceId, WorkloadId, service_of_host};
+use leno_core::names::{Identity, Name, ServiceId, WorkloadId, service_of_host};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
 
 use crate::age::Age;
-use crate::backing::Local;
 use crate::changing::Effects;
+use crate::defaults::Defaults;
 use crate::mesh;
 use crate::namespace::Namespace;
 use crate::object::{Change, Kind, Object, ObjectKey};
@@ -24,7 +25,7 @@ use crate::tracked::Tracked;
 /// The state of all objects, and what they mean together. See the crate's documentation.
 #[derive(Debug)]
 pub struct Translator {
-    cluster_domain: Box<str>,
+    defaults: Arc<Defaults>,
     namespaces: BTreeMap<Name, Namespace>,
     /// Index: services by cluster IP. More than one only in files that are wrong; the first counts.
     vips: BTreeSet<(IpAddr, ServiceId)>,
@@ -42,9 +43,9 @@ struct Claim {
 }
 
 impl Translator {
-    /// A translator that has seen nothing yet. `cluster_domain` is the DNS domain of the cluster, mostly `cluster.local`.
-    pub fn new(cluster_domain: &str) -> Self {
-        Self { cluster_domain: cluster_domain.into(), namespaces: BTreeMap::new(), vips: BTreeSet::new(), hosts: BTreeMap::new() }
+    /// A translator that has seen nothing yet.
+    pub fn new(defaults: Defaults) -> Self {
+        Self { defaults: Arc::new(defaults), namespaces: BTreeMap::new(), vips: BTreeSet::new(), hosts: BTreeMap::new() }
     }
 
     /// Takes in one change. The cost is that of the one object and of the services it touches.
@@ -97,11 +98,9 @@ impl Translator {
         self.namespaces.get(&id.namespace)?.workload(&id.name)
     }
 
-    /// Whether the MeshService in force for the service lists versions: only then do its endpoints and workloads depend on the
-    /// labels of Pods.
-    pub fn has_versions(&self, id: &ServiceId) -> bool {
-        let mesh = self.namespaces.get(&id.namespace).and_then(|it| it.mesh_in_force(&id.name));
-        mesh.is_some_and(|(_, mesh)| !mesh.versions.is_empty())
+    /// Who the pod or workload is, if it is known: its namespace and service account.
+    pub fn identity(&self, id: &WorkloadId) -> Option<Identity> {
+        self.namespaces.get(&id.namespace)?.identity(&id.name).map(|identity| Identity::clone(identity))
     }
 
     /// The service at a virtual address and one of its ports.
@@ -117,7 +116,7 @@ impl Translator {
     /// A name of cluster DNS means its service, as DNS itself would have it, so that no MeshService can take another service's
     /// name. Any other is looked for among `spec.hosts`, in the caller's namespace first; of several the oldest counts.
     pub fn find_host(&self, host: &str, namespace: &str) -> Option<ServiceId> {
-        let by_dns = service_of_host(host, namespace, &self.cluster_domain).filter(|id| self.stored(id).is_some());
+        let by_dns = service_of_host(host, namespace, &self.defaults.cluster_domain).filter(|id| self.stored(id).is_some());
         by_dns.or_else(|| {
             let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
             let claim = self.claims(&host).min_by_key(|claim| (&*claim.namespace != namespace, claim.clone()))?;
@@ -162,8 +161,14 @@ impl Translator {
         match object {
             Some(Object::Service(it)) => namespace.put_service(name, Some(service::Service::new(&shared, it)), &mut effects),
             Some(Object::EndpointSlice(it)) => namespace.put_slice(name, Some(it), &mut effects),
-            Some(Object::Pod(it)) => namespace.put_pod(name, Some(it.labels), &mut effects),
-            Some(Object::Workload(it)) => namespace.put_local(name, Some(Local::new(&it)), &mut effects),
+            Some(Object::Pod(it)) => {
+                let member = namespace.member_of_pod(it);
+                namespace.put_pod(name, Some(member), &mut effects);
+            }
+            Some(Object::Workload(it)) => {
+                let local = namespace.local(&it);
+                namespace.put_local(name, Some(local), &mut effects);
+            }
             Some(Object::MeshService(it)) => {
                 let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
                 let next = Tracked::next(namespace.meshes.get(name), age, it.metadata.generation, mesh::read(&it));
@@ -242,7 +247,8 @@ impl Translator {
     }
 
     fn namespace(&mut self, key: &ObjectKey) -> &mut Namespace {
-        self.namespaces.entry(key.namespace.clone()).or_insert_with(|| Namespace::new(key.namespace.clone()))
+        let new = || Namespace::new(key.namespace.clone(), Arc::clone(&self.defaults));
+        self.namespaces.entry(key.namespace.clone()).or_insert_with(new)
     }
 
     /// The stored Service, if it is in the mesh.

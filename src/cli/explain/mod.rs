@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use leno_controller::source::folder::{self, Folder};
 use leno_core::names::WorkloadId;
-use leno_translate::Translator;
+use leno_translate::{Defaults, Translator};
 
 use explanation::Outcome;
 use question::Question;
@@ -71,7 +71,7 @@ enum Format {
 /// When the arguments, the folder or the cluster cannot be read.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let question = Question::new(&arguments.method, &arguments.url, &arguments.headers, arguments.from.as_ref())?;
-    let mut translator = Translator::new(&arguments.cluster_domain);
+    let mut translator = Translator::new(Defaults::new(&arguments.cluster_domain));
     match &arguments.file {
         Some(path) => read_folder(path, &mut translator)?,
         None => cluster::read(&question, &mut translator)?,

@@ -11,7 +11,7 @@ use leno_controller::source::SourceEvent;
 use leno_controller::stream;
 use leno_proxy::control::ControllerAddress;
 use leno_proxy::sidecar::client_tls;
-use leno_translate::{Kind, Translator};
+use leno_translate::{Defaults, Kind, Translator};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -51,7 +51,7 @@ impl ControlPlane {
             tls: client_tls(&serving.ca_bundle())?,
         };
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let (publisher, task): (Publisher, Task) = Publisher::new(Translator::new(CLUSTER_DOMAIN), Kind::ALL, receiver);
+        let (publisher, task): (Publisher, Task) = Publisher::new(Translator::new(Defaults::new(CLUSTER_DOMAIN)), Kind::ALL, receiver);
         tasks.spawn(task.run(cancel.clone()));
         let tls = serving.server_config(&["h2"])?;
         let served = stream::serve(listener, Some(tls), publisher.clone(), stream::Settings::default(), cancel.clone());

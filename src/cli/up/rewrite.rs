@@ -54,7 +54,7 @@ mod tests {
     use leno_controller::source::folder::parse;
     use leno_core::endpoints::EndpointsId;
     use leno_core::names::{ServiceId, WorkloadId};
-    use leno_translate::{Change, Translator};
+    use leno_translate::{Change, Defaults, Translator};
 
     use super::*;
 
@@ -81,7 +81,7 @@ spec:
     #[test]
     fn services_lead_to_sidecars_by_number_and_by_name() {
         let inbound: Inbound = [(8080, "127.70.0.1:15106".parse().unwrap()), (8081, "127.70.0.1:15107".parse().unwrap())].into();
-        let mut translator = Translator::new("cluster.local");
+        let mut translator = Translator::new(Defaults::new("cluster.local"));
         for manifest in parse(std::path::Path::new("a.yaml"), SHOP).manifests {
             translator.apply(Change::Apply(rewritten(manifest.object, &inbound)));
         }

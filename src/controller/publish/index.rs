@@ -103,7 +103,7 @@ impl Index {
 
     /// Takes in events of the source that came together.
     pub(super) fn apply(&mut self, events: impl IntoIterator<Item = SourceEvent>, now: SystemTime) {
-        let (was_ready, had_pods) = (self.is_ready(), self.has_pods());
+        let was_ready = self.is_ready();
         let mut touched = Touched::default();
         for event in events {
             match event {
@@ -115,10 +115,10 @@ impl Index {
             }
         }
         if self.is_ready() {
-            if !was_ready || self.has_pods() != had_pods {
-                self.open(now);
-            } else {
+            if was_ready {
                 self.publish(&touched, now);
+            } else {
+                self.open(now);
             }
         }
         self.receipts.book(|ledger| ledger.reports(touched.reports));
@@ -177,26 +177,12 @@ impl Index {
         self.counters.stream_closed();
     }
 
-    fn has_pods(&self) -> bool {
-        self.listed.contains(&Kind::Pod)
-    }
-
-    /// Whether `subject` can be computed in full: only where a service lists versions are the labels of pods needed.
+    /// Whether `subject` can be computed in full.
     fn is_servable(&self, subject: &Subject) -> bool {
-        let needs_no_pods = |service: &ServiceId| self.has_pods() || !self.translator.has_versions(service);
-        self.is_ready()
-            && match subject {
-                Subject::Service(_) | Subject::Address(_) | Subject::Host(_) => true,
-                Subject::Endpoints(id) => needs_no_pods(&id.service),
-                Subject::Trust => self.trust.is_some(),
-                Subject::Workload(_) if self.has_pods() => true,
-                Subject::Workload(id) => {
-                    self.translator.workload(id).is_some_and(|it| it.inbound.iter().all(|port| needs_no_pods(&port.service)))
-                }
-            }
+        self.is_ready() && (*subject != Subject::Trust || self.trust.is_some())
     }
 
-    /// More can be served than before: tell every subscriber, who is sent only what it does not have.
+    /// The first lists are in: tell every subscriber, who is sent only what it does not have.
     fn open(&mut self, now: SystemTime) {
         let direct: Vec<Subject> = self.direct.keys().cloned().collect();
         for subject in direct {

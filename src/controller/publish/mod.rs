@@ -5,8 +5,7 @@
 //! connections concerned. There is no timer: a connection that can write does so at once, and for one that cannot the latest
 //! state of each resource waits. Events that have piled up are applied together.
 //!
-//! Nothing is served before the first list of every required kind is in. Pods are not waited for, except by what needs them:
-//! the endpoints and workloads of services that list versions.
+//! Nothing is served before the first list of every required kind is in.
 //!
 //! Reading order: [`Publisher`], `index`, [`outbox`], [`receipts`].
 
@@ -43,8 +42,9 @@ const COMMANDS_MAX: usize = 1_024;
 /// Events or commands taken in together.
 const BATCH: usize = 128;
 
-/// What a cluster's proxies cannot be served without. Pods come later, see the module's documentation.
-pub const REQUIRED_OF_CLUSTER: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::MeshService, Kind::TrafficPolicy];
+/// What a cluster's proxies cannot be served without. Pods say who answers at an endpoint: without them, a proxy would be told to
+/// speak plain text to a peer that can prove who it is.
+pub const REQUIRED_OF_CLUSTER: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::MeshService, Kind::TrafficPolicy];
 
 /// Names one stream of one proxy; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
-use leno_translate::{Change, Kind, Object, ObjectKey, Translator};
+use leno_translate::{Change, Defaults, Kind, Object, ObjectKey, Translator};
 use leno_xds::client::{Event, Subscriptions};
 use leno_xds::frame::Decoder;
 use leno_xds::server::Limits;
@@ -120,7 +120,7 @@ fn now() -> SystemTime {
 impl Mesh {
     fn new(proxies: usize) -> Self {
         let (receipts, counters) = (Receipts::default(), Arc::new(Counters::default()));
-        let translator = Translator::new("cluster.local");
+        let translator = Translator::new(Defaults::new("cluster.local"));
         let index = Index::new(translator, REQUIRED_OF_CLUSTER.into(), receipts.clone(), counters.clone());
         let mut mesh = Self { index, receipts, counters, proxies: Vec::new(), next: 0 };
         for index in 0..proxies {
@@ -141,10 +141,10 @@ impl Mesh {
         mesh
     }
 
-    /// With the objects listed, pods too.
+    /// With the objects listed.
     fn listed(proxies: usize, objects: &[String]) -> Self {
         let mut mesh = Self::new(proxies);
-        mesh.list(&[Kind::MeshService, Kind::TrafficPolicy, Kind::EndpointSlice, Kind::Service, Kind::Pod]);
+        mesh.list(&REQUIRED_OF_CLUSTER);
         mesh.index.apply(objects.iter().map(|yaml| changed(yaml)), now());
         mesh
     }
@@ -249,7 +249,7 @@ fn nothing_is_said_before_the_first_list_of_every_required_kind_is_in() {
     mesh.subscribe(0, endpoints_of("cart"));
     mesh.subscribe(0, Subject::Service(id("ghost")));
     mesh.index.apply([listed(Kind::Service, &[service("cart", 1)])], now());
-    for kind in [Kind::MeshService, Kind::TrafficPolicy] {
+    for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::Pod] {
         mesh.list(&[kind]);
         mesh.settle();
         assert_eq!(mesh.proxies[0].pieces.len(), 0, "{kind} is not the last list");
@@ -261,37 +261,7 @@ fn nothing_is_said_before_the_first_list_of_every_required_kind_is_in() {
     let proxy = &mesh.proxies[0];
     assert_eq!(proxy.meanings[&address(1)], Some(id("cart")));
     assert_eq!(proxy.services.keys().collect::<Vec<_>>(), [&id("cart")], "ghost is known to be absent");
-    assert_eq!(proxy.endpoints.len(), 1, "cart lists no versions: its endpoints need no pods");
-}
-
-#[test]
-fn only_what_depends_on_the_labels_of_pods_waits_for_pods() {
-    let mut mesh = Mesh::new(1);
-    let web = Subject::Workload(WorkloadId::new("shop", "cart-7"));
-    let versioned = Subject::Workload(WorkloadId::new("shop", "payment-8"));
-    for subject in [endpoints_of("cart"), endpoints_of("payment"), web, versioned] {
-        mesh.subscribe(0, subject);
-    }
-    mesh.list(&REQUIRED_OF_CLUSTER);
-    let objects = [service("cart", 1), service("payment", 2), slice("cart", &[7]), slice("payment", &[8]), mesh_of_payment()];
-    mesh.index.apply(objects.iter().map(|yaml| changed(yaml)), now());
-    mesh.settle();
-    let held = |mesh: &Mesh| {
-        let proxy = &mesh.proxies[0];
-        let endpoints: Vec<_> = proxy.endpoints.keys().map(ToString::to_string).collect();
-        let workloads: Vec<_> = proxy.workloads.keys().map(ToString::to_string).collect();
-        (endpoints.join(" "), workloads.join(" "))
-    };
-    assert_eq!(held(&mesh), ("shop/cart:80".to_owned(), "shop/cart-7".to_owned()));
-    mesh.index.apply([listed(Kind::Pod, &[pod("payment", 8, "v2")])], now());
-    mesh.settle();
-    assert_eq!(held(&mesh), ("shop/cart:80 shop/payment:80".to_owned(), "shop/cart-7 shop/payment-8".to_owned()));
-    let payment = &mesh.proxies[0].endpoints[&EndpointsId::new(id("payment"), 80)];
-    assert!(payment.endpoints[0].serves(Some("v2")), "{payment:?}");
-}
-
-fn mesh_of_payment() -> String {
-    mesh("payment", VERSIONS)
+    assert_eq!(proxy.endpoints.len(), 1);
 }
 
 #[test]

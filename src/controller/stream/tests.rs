@@ -13,7 +13,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use leno_core::names::WorkloadId;
-use leno_translate::{Kind, Translator};
+use leno_translate::{Defaults, Kind, Translator};
 use leno_xds::METHOD_PATH;
 use leno_xds::client::{Event, Subscriptions};
 use leno_xds::frame::Decoder;
@@ -56,7 +56,7 @@ struct Client {
 
 async fn start(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Server {
     let (source, events) = mpsc::channel(64);
-    let (publisher, task) = Publisher::new(Translator::new("cluster.local"), REQUIRED_OF_CLUSTER, events);
+    let (publisher, task) = Publisher::new(Translator::new(Defaults::new("cluster.local")), REQUIRED_OF_CLUSTER, events);
     let cancel = CancellationToken::new();
     tokio::spawn(task.run(cancel.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -197,3 +197,56 @@ fn whole_list_deletes_what_is_absent_and_touches_nothing_that_is_equal() {
     let touched = translator.replace(Kind::Service, Vec::new());
     assert!(touched.names && touched.services.contains(&service_id("payment")) && touched.endpoints.contains(&endpoints_id("payment", 80)));
 }
+
+/// The endpoints as `address identity`, the identity being `-` where plain text is spoken.
+fn identities(translator: &Translator) -> Vec<String> {
+    let endpoints = translator.endpoints(&endpoints_id("payment", 80)).unwrap().endpoints;
+    let identity = |it: &leno_core::endpoints::Endpoint| it.identity.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    endpoints.iter().map(|it| format!("{} {}", it.address, identity(it))).collect()
+}
+
+#[test]
+fn endpoint_with_a_proxy_must_prove_the_service_account_of_its_pod() {
+    let mut translator = translator(&[PAYMENT, SLICE]);
+    let pod = |annotations: &str, spec: &str| {
+        format!(
+            "kind: Pod\nmetadata: {{name: payment-1, namespace: shop, labels: {{app: payment}}, annotations: {{{annotations}}}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let mut first = |yaml: &str| {
+        let touched = apply(&mut translator, yaml);
+        (identities(&translator)[0].clone(), touched.endpoints.len(), translator.identity(&workload_id("payment-1")))
+    };
+    let pay: leno_core::names::Identity = "spiffe://cluster.local/ns/shop/sa/pay".parse().unwrap();
+    let cases = [
+        ("leno.dev/injected: '0.1.0'", "serviceAccountName: pay", "10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/pay", 1),
+        ("leno.dev/injected: '0.2.0'", "serviceAccountName: pay", "10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/pay", 0),
+        ("leno.dev/injected: '', leno.dev/exclude-inbound-ports: '8080'", "serviceAccountName: pay", "10.0.0.1:8080 -", 1),
+        (
+            "leno.dev/injected: '', leno.dev/exclude-inbound-ports: '90, 91'",
+            "serviceAccountName: pay",
+            "10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/pay",
+            1,
+        ),
+        ("leno.dev/injected: ''", "serviceAccountName: pay, hostNetwork: true", "10.0.0.1:8080 -", 1),
+        ("", "serviceAccountName: pay", "10.0.0.1:8080 -", 0),
+    ];
+    for (annotations, spec, line, touched) in cases {
+        assert_eq!(first(&pod(annotations, spec)), (line.to_owned(), touched, Some(pay.clone())), "{annotations} {spec}");
+    }
+    let touched = translator.apply(Change::Delete(key(Kind::Pod, "payment-1")));
+    assert_eq!((touched.endpoints.len(), translator.identity(&workload_id("payment-1"))), (0, None));
+}
+
+#[test]
+fn workload_of_a_folder_is_known_by_its_service_account_too() {
+    let workload = "
+kind: Workload
+metadata: {name: payment-1, namespace: shop, labels: {app: payment}, annotations: {leno.dev/injected: ''}}
+spec: {ports: [{port: 8080}], serviceAccount: pay}
+";
+    let mut translator = translator(&[PAYMENT, workload]);
+    assert_eq!(identities(&translator), ["127.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/pay"]);
+    apply(&mut translator, &workload.replace(", serviceAccount: pay", ""));
+    assert_eq!(identities(&translator), ["127.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/default"]);
+}

@@ -146,7 +146,7 @@ impl World {
     fn rebuilt(&self, seed: u64) -> Translator {
         let mut objects: Vec<_> = self.0.iter().collect();
         objects.sort_by_key(|(key, _)| BuildHasherDefault::<DefaultHasher>::default().hash_one((key, seed)));
-        let mut translator = Translator::new("cluster.local");
+        let mut translator = Translator::new(Defaults::new("cluster.local"));
         for (_, history) in objects {
             for change in history.good.iter().chain(&history.present) {
                 translator.apply(change.clone());
@@ -322,7 +322,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
         seed: u64,
     ) {
-        let (mut world, mut translator) = (World::default(), Translator::new("cluster.local"));
+        let (mut world, mut translator) = (World::default(), Translator::new(Defaults::new("cluster.local")));
         let mut before = Everything::of(&translator);
         for step in &steps {
             let (changes, list_of) = world.take(step);

@@ -14,7 +14,7 @@ use leno_core::service::Service;
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use crate::{Change, Kind, Object, ObjectKey, Report, Touched, Translator};
+use crate::{Change, Defaults, Kind, Object, ObjectKey, Report, Touched, Translator};
 
 /// A Service with one selector and one port.
 pub(crate) const PAYMENT: &str = "
@@ -59,7 +59,7 @@ metadata: {name: payment-2, namespace: shop, labels: {app: payment, version: v2}
 
 /// A translator that has seen the objects of `manifests`, several documents each.
 pub(crate) fn translator(manifests: &[&str]) -> Translator {
-    let mut translator = Translator::new("cluster.local");
+    let mut translator = Translator::new(Defaults::new("cluster.local"));
     for manifest in manifests {
         apply(&mut translator, manifest);
     }

@@ -14,7 +14,7 @@ fn resident_kib() -> u64 {
 #[ignore = "measures memory and time: run it alone"]
 fn size_of_ten_thousand_services_and_a_hundred_thousand_pods_stays_under_100_mib() {
     let (before, started) = (resident_kib(), Instant::now());
-    let mut translator = Translator::new("cluster.local");
+    let mut translator = Translator::new(Defaults::new("cluster.local"));
     for service in 0..10_000_u32 {
         let (namespace, name) = (format!("team-{}", service / 50), format!("service-{service}"));
         let mut slice = format!(

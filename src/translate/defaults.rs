@@ -1,0 +1,32 @@
+//! What holds for the whole mesh where no object says otherwise.
+
+use leno_core::authorize::{Mode, Posture};
+use leno_core::names::Name;
+
+/// The trust domain of a mesh that names none.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+
+/// What holds for the whole mesh where no object says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// The DNS domain of the cluster, mostly `cluster.local`.
+    pub cluster_domain: Name,
+    /// The SPIFFE trust domain of every identity of this mesh.
+    pub trust_domain: Name,
+    /// Whether callers must prove who they are, where no SecurityPolicy says.
+    pub mode: Mode,
+    /// Whether callers that no SecurityPolicy speaks of may pass.
+    pub posture: Posture,
+}
+
+impl Defaults {
+    /// Those of a mesh that configures nothing but its DNS domain: trust domain `cluster.local`, Permissive, everybody may pass.
+    pub fn new(cluster_domain: &str) -> Self {
+        Self {
+            cluster_domain: cluster_domain.into(),
+            trust_domain: TRUST_DOMAIN.into(),
+            mode: Mode::default(),
+            posture: Posture::default(),
+        }
+    }
+}
