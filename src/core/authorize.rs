@@ -2,6 +2,11 @@
 //!
 //! In: what holds for a port ([`Guard`]) and who asks for what ([`Call`]). Out: a [`Verdict`].
 //! Nothing here reads a clock or a socket; tokens have been verified before, only their claims are seen here.
+//!
+//! Where a condition can be read in more than one way, what refuses ([`Action::Deny`]) takes the widest reading and what
+//! lets pass the narrowest: paths ([`crate::path`]), the case of methods, conditions on requests where none is seen.
+//!
+//! Reading order: [`authorize`], [`Rule::check`], [`Trace`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -153,8 +158,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Its normalised path.
     pub path: &'a str,
-    /// Claims of its verified token.
-    pub claims: Option<&'a Claims>,
+    /// Claims of its verified tokens. A rule's claims must all be found in one of them.
+    pub claims: &'a [Claims],
 }
 
 /// What was decided, and by whom.
@@ -166,6 +171,160 @@ pub struct Verdict<'a> {
     pub policy: Option<&'a Name>,
     /// The place of the rule that matched in that policy.
     pub rule: Option<usize>,
-    /// The Audit policy that would refuse the call, if it were an Allow policy.
+    /// The Audit policy that would refuse the call, if it were an Allow policy; `None` where it is refused anyway.
     pub would_deny: Option<&'a Name>,
 }
+
+/// The condition of a rule that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch<'a> {
+    /// The caller is none of these.
+    From(&'a [Source]),
+    /// The port is another.
+    Port(&'a [u16]),
+    /// The method is another.
+    Method(&'a [Name]),
+    /// The path is another.
+    Path(&'a [PathRule]),
+    /// No verified token has one of these values in the claim, together with the rule's other claims.
+    Claim(&'a Name, &'a [Name]),
+    /// The rule speaks of requests, and this is a connection whose bytes are not looked at.
+    NoRequest,
+}
+
+/// Watches a verdict being made. The proxy passes [`Silent`], `leno explain` a recorder.
+pub trait Trace<'a> {
+    /// The rule at `index` of `policy` was judged.
+    fn judged(&mut self, policy: &'a Policy, index: usize, outcome: Result<(), Mismatch<'a>>);
+}
+
+/// Watches nothing, at no cost.
+pub struct Silent;
+
+impl Trace<'_> for Silent {
+    fn judged(&mut self, _: &Policy, _: usize, _: Result<(), Mismatch<'_>>) {}
+}
+
+/// Says whether a call may pass: Deny policies first, then Allow policies, then the posture. Audit policies only add what
+/// they would have said.
+///
+/// * `trace`: is told of every rule judged: those of Deny policies, of Allow policies and of Audit policies, each up to the first
+///   that matches.
+pub fn authorize<'a>(authorization: &'a Authorization, call: &Call<'_>, trace: &mut impl Trace<'a>) -> Verdict<'a> {
+    if let Some((policy, rule)) = authorization.find(Action::Deny, call, trace) {
+        return Verdict { allowed: false, policy: Some(&policy.name), rule: Some(rule), would_deny: None };
+    }
+    let mut allowing = authorization.of(Action::Allow);
+    let found = authorization.find(Action::Allow, call, trace);
+    let (allowed, policy, rule) = match (found, allowing.next(), allowing.next()) {
+        (Some((policy, rule)), ..) => (true, Some(&policy.name), Some(rule)),
+        (None, None, _) => (authorization.posture == Posture::Allow, None, None),
+        (None, Some(only), None) => (false, Some(&only.name), None),
+        (None, Some(_), Some(_)) => (false, None, None),
+    };
+    let audited = allowed && found.is_none() && authorization.find(Action::Audit, call, trace).is_none();
+    let would_deny = authorization.of(Action::Audit).next().filter(|_| audited).map(|policy| &policy.name);
+    Verdict { allowed, policy, rule, would_deny }
+}
+
+impl Authorization {
+    /// The policies in the order of their names, so that the same policies give the same verdict however they were listed.
+    pub fn new(posture: Posture, mut policies: Vec<Arc<Policy>>, issuers: Vec<Arc<Issuer>>) -> Self {
+        policies.sort_by(|one, other| one.name.cmp(&other.name));
+        Self { posture, policies, issuers }
+    }
+
+    /// Whether every call passes, whatever it brings: nothing is to be judged.
+    pub fn is_open(&self) -> bool {
+        self.posture == Posture::Allow && self.policies.is_empty() && self.issuers.is_empty()
+    }
+
+    /// Whether any rule speaks of paths: then paths are normalised before they are judged and sent on.
+    pub fn looks_at_paths(&self) -> bool {
+        self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| !rule.paths.is_empty())
+    }
+
+    fn of(&self, action: Action) -> impl Iterator<Item = &Policy> {
+        self.policies.iter().map(|policy| &**policy).filter(move |policy| policy.action == action)
+    }
+
+    /// The first rule of an `action` that matches.
+    fn find<'a>(&'a self, action: Action, call: &Call<'_>, trace: &mut impl Trace<'a>) -> Option<(&'a Policy, usize)> {
+        self.of(action).find_map(|policy| {
+            let judge = |(index, rule): (usize, &'a Rule)| {
+                let outcome = rule.check(action, call);
+                trace.judged(policy, index, outcome);
+                outcome.ok().map(|()| (policy, index))
+            };
+            policy.rules.iter().enumerate().find_map(judge)
+        })
+    }
+}
+
+impl Rule {
+    /// Whether every condition holds for `call`; otherwise the first that does not. `action` is the policy's.
+    pub fn check(&self, action: Action, call: &Call<'_>) -> Result<(), Mismatch<'_>> {
+        if !self.from.is_empty() && !self.from.iter().any(|source| source.matches(call)) {
+            return Err(Mismatch::From(&self.from));
+        }
+        if !self.ports.is_empty() && !self.ports.contains(&call.port) {
+            return Err(Mismatch::Port(&self.ports));
+        }
+        match (&call.request, action) {
+            (Some(request), _) => self.check_request(action, request),
+            (None, Action::Deny) => Ok(()),
+            (None, Action::Allow | Action::Audit) if self.speaks_of_requests() => Err(Mismatch::NoRequest),
+            (None, Action::Allow | Action::Audit) => Ok(()),
+        }
+    }
+
+    /// Whether a condition can hold for requests only.
+    fn speaks_of_requests(&self) -> bool {
+        !self.methods.is_empty() || !self.paths.is_empty() || !self.claims.is_empty()
+    }
+
+    fn check_request(&self, action: Action, request: &Request<'_>) -> Result<(), Mismatch<'_>> {
+        let refuses = action == Action::Deny;
+        // Methods are case-sensitive (RFC 9110 section 9.1), but not every server takes them so.
+        let method = |method: &Name| if refuses { method.eq_ignore_ascii_case(request.method) } else { **method == *request.method };
+        if !self.methods.is_empty() && !self.methods.iter().any(method) {
+            return Err(Mismatch::Method(&self.methods));
+        }
+        let path = |rule: &PathRule| if refuses { rule.may_match(request.path) } else { rule.surely_matches(request.path) };
+        if !self.paths.is_empty() && !self.paths.iter().any(path) {
+            return Err(Mismatch::Path(&self.paths));
+        }
+        let lacking = |claims: &Claims| self.claims.iter().find(|(name, values)| !has_claim(claims, name, values));
+        match (self.claims.first_key_value(), request.claims) {
+            (None, _) => Ok(()),
+            (Some((name, values)), []) => Err(Mismatch::Claim(name, values)),
+            (Some(_), tokens) if tokens.iter().any(|claims| lacking(claims).is_none()) => Ok(()),
+            (Some(first), [token, ..]) => {
+                let (name, values) = lacking(token).unwrap_or(first);
+                Err(Mismatch::Claim(name, values))
+            }
+        }
+    }
+}
+
+/// Whether the claim has one of `values`; an empty list takes any value, but the claim must be there.
+fn has_claim(claims: &Claims, name: &Name, values: &[Name]) -> bool {
+    claims.get(name).is_some_and(|have| values.is_empty() || have.iter().any(|value| values.contains(value)))
+}
+
+impl Source {
+    /// Whether the caller is of this kind.
+    fn matches(&self, call: &Call<'_>) -> bool {
+        match self {
+            Self::Block(block) => block.contains(&call.source.to_canonical()),
+            Self::Peer { trust_domain, namespace, service_account } => call.peer.is_some_and(|peer| {
+                *trust_domain == peer.trust_domain
+                    && namespace.as_ref().is_none_or(|namespace| *namespace == peer.namespace)
+                    && service_account.as_ref().is_none_or(|account| *account == peer.service_account)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
