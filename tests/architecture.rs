@@ -165,7 +165,8 @@ fn no_dependency_is_declared_without_being_used() {
 fn sources_of(folder: &Path) -> Vec<PathBuf> {
     let relative = folder.strip_prefix(root()).expect("below the root").display().to_string();
     if relative.is_empty() {
-        let tests = std::fs::read_dir(root().join("tests")).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
+        let tests =
+            std::fs::read_dir(root().join("tests")).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
         return tests.filter(|path| path.extension().is_some_and(|it| it == "rs")).chain([root().join("src/lib.rs")]).collect();
     }
     rust_files(&relative)

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/live` | 200 while the process runs |
 //! | `/ready` | 200 once the proxy carries traffic, 503 with the reason before that and while it drains |
+//! | `/identity` | the proxy's identity and until when its certificate is good, or why there is none |
 //! | `/metrics` | Prometheus text |
 //! | `/probe/tcp/PORT` | 200 when the app accepts a connection on PORT of this pod: what a `tcpSocket` probe asked before injection |
 
@@ -22,6 +23,8 @@ use leno_core::names::Name;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::identity::keeper::wall_clock;
+use crate::identity::shown::Shown;
 use crate::telemetry::{Registry, prometheus};
 
 /// How long the app may take to accept a probe's connection.
@@ -34,7 +37,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// Whether the proxy carries traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// The controller has not yet said what this proxy is.
+    /// The controller has not yet said what this proxy is, or not signed its certificate.
     Waiting,
     /// Traffic is carried.
     Ready,
@@ -47,7 +50,7 @@ impl Readiness {
     fn refusal(self) -> Option<&'static str> {
         match self {
             Self::Ready => None,
-            Self::Waiting => Some("waiting for the first configuration from the controller; is leno-controller reachable?"),
+            Self::Waiting => Some("waiting for the first configuration and certificate from the controller; is leno-controller reachable?"),
             Self::Draining => Some("draining: the proxy finishes what runs and takes nothing new"),
         }
     }
@@ -63,6 +66,8 @@ pub struct Admin {
     pub readiness: watch::Receiver<Readiness>,
     /// Whether the control stream is up.
     pub connected: watch::Receiver<bool>,
+    /// The proxy's certificate; `None` for a proxy without an identity.
+    pub identity: Option<Arc<Shown>>,
     /// Where the app listens, for TCP probes: the pod's own address.
     pub app: IpAddr,
 }
@@ -99,27 +104,38 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
     }
     Ok(match request.uri().path() {
         "/live" => text(StatusCode::OK, "ok\n".into()),
-        "/ready" => ready(*admin.readiness.borrow()),
+        "/ready" => ready(&admin),
+        "/identity" => text(StatusCode::OK, admin.identity()),
         "/metrics" => metrics(&admin),
         path => match path.strip_prefix("/probe/tcp/").map(str::parse) {
             Some(Ok(port)) => probe(SocketAddr::new(admin.app, port)).await,
             Some(Err(_)) => text(StatusCode::BAD_REQUEST, "write /probe/tcp/PORT with a port from 1 to 65535\n".into()),
-            None => text(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics and /probe/tcp/PORT\n".into()),
+            None => text(StatusCode::NOT_FOUND, "there are /live, /ready, /identity, /metrics and /probe/tcp/PORT\n".into()),
         },
     })
 }
 
-fn ready(readiness: Readiness) -> Response<Full<Bytes>> {
-    match readiness.refusal() {
-        None => text(StatusCode::OK, "ready\n".into()),
-        Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+impl Admin {
+    /// What there is to say of the proxy's identity: one line.
+    fn identity(&self) -> String {
+        let sentence = self.identity.as_ref().map(|shown| shown.sentence(wall_clock()));
+        sentence.unwrap_or_else(|| "no identity: LENO_TOKEN_FILE is not set, so this proxy speaks plain".to_owned()) + "\n"
     }
+}
+
+fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    let refusal = admin.readiness.borrow().refusal();
+    let (status, first) = refusal.map_or((StatusCode::OK, "ready"), |reason| (StatusCode::SERVICE_UNAVAILABLE, reason));
+    text(status, format!("{first}\n{}", admin.identity()))
 }
 
 fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
     let mut page = admin.registry.render(&admin.source);
     page.push_str("# HELP leno_control_connected Whether the stream to the controller is up.\n# TYPE leno_control_connected gauge\n");
     page.push_str(if *admin.connected.borrow() { "leno_control_connected 1\n" } else { "leno_control_connected 0\n" });
+    if let Some(shown) = &admin.identity {
+        shown.render(&mut page);
+    }
     let mut response = text(StatusCode::OK, page);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(prometheus::CONTENT_TYPE));
     response
@@ -160,7 +176,14 @@ mod tests {
         let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (readiness, watched) = watch::channel(Readiness::Waiting);
         let (_connected, connected) = watch::channel(true);
-        let admin = Admin { registry: Arc::default(), source: "web".into(), readiness: watched, connected, app: [127, 0, 0, 1].into() };
+        let admin = Admin {
+            registry: Arc::default(),
+            source: "web".into(),
+            readiness: watched,
+            connected,
+            identity: None,
+            app: [127, 0, 0, 1].into(),
+        };
         let server = tokio::spawn(serve(listener, Arc::new(admin)));
 
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 503"));

@@ -15,8 +15,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin, Readiness};
+use crate::control::client::IdentityEnds;
 use crate::control::{Ask, Control, ControllerAddress, Update};
 use crate::drain::Drain;
+use crate::identity::Token;
+use crate::identity::keeper::{Keeper, wall_clock};
+use crate::identity::presented::Presented;
+use crate::identity::shown::Shown;
+use crate::identity::sign::Controller;
 use crate::listen::{Accept, Listener};
 use crate::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
 use crate::worker::{Settings, Worker};
@@ -41,6 +47,8 @@ pub struct Config {
     pub app: std::net::IpAddr,
     /// Where the controller is.
     pub controller: ControllerAddress,
+    /// What the workload is given certificates for; without it the proxy has no identity and speaks plain.
+    pub token: Option<Token>,
     /// Which requests are logged.
     pub access_log: AccessLogMode,
 }
@@ -79,7 +87,8 @@ fn named(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 /// Binds everything, then starts the threads. On an error nothing is left running.
-pub fn start(config: Config) -> io::Result<Proxy> {
+pub fn start(mut config: Config) -> io::Result<Proxy> {
+    config.settings.identity = config.token.is_some();
     let workers = config.workers.max(1);
     let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
@@ -142,6 +151,30 @@ impl Spawn {
     }
 }
 
+/// The keeper of a proxy's certificate, and the control stream's ends of its channels.
+struct Certified {
+    keeper: Keeper<Controller>,
+    ends: IdentityEnds,
+}
+
+impl Certified {
+    fn new(settings: &Settings, address: ControllerAddress, token: Token) -> Self {
+        let (heard, hears) = unbounded_channel();
+        let (grants, granted) = unbounded_channel();
+        let keeper = Keeper {
+            signer: Controller { address, token },
+            namespace: Name::clone(&settings.workload.namespace),
+            presented: Arc::new(Presented::default()),
+            shown: Arc::new(Shown::default()),
+            heard: hears,
+            granted: grants,
+            clock: wall_clock,
+        };
+        let ends = IdentityEnds { heard, granted, presented: Arc::clone(&keeper.presented) };
+        Self { keeper, ends }
+    }
+}
+
 impl Proxy {
     fn start_control(
         &self,
@@ -151,19 +184,27 @@ impl Proxy {
         listener: std::net::TcpListener,
     ) -> io::Result<()> {
         let (set_connected, connected) = watch::channel(false);
+        let identity = config.token.map(|token| Certified::new(&config.settings, config.controller.clone(), token));
+        let mut controller = config.controller;
+        if let Some(identity) = &identity {
+            controller.tls = Arc::new(identity.keeper.presented.by(&controller.tls));
+        }
+        let (keeper, ends) = identity.map(|identity| (identity.keeper, identity.ends)).unzip();
         let control = Control {
             own: config.settings.workload,
-            controller: config.controller,
+            controller,
             updates,
             asks,
             readiness: self.set_readiness.clone(),
             connected: set_connected,
+            identity: ends,
         };
         let admin = Admin {
             registry: Arc::clone(&self.registry),
             source: config.source,
             readiness: self.readiness.clone(),
             connected,
+            identity: keeper.as_ref().map(|keeper| Arc::clone(&keeper.shown)),
             app: config.app,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -172,9 +213,11 @@ impl Proxy {
                 listener.set_nonblocking(true).expect("a bound socket can be made non-blocking");
                 let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime drives sockets");
                 let admin = tokio::spawn(admin::serve(listener, Arc::new(admin)));
+                let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
                 // Ends when the last worker has ended.
                 control.run().await;
                 admin.abort();
+                keeper.iter().for_each(tokio::task::JoinHandle::abort);
             });
         })?;
         Ok(())

@@ -7,6 +7,8 @@
 //! | `LENO_WORKLOAD` | name in metrics and logs | the pod's name |
 //! | `LENO_CONTROL_ADDRESS` | `host:port` of the controller | `leno-controller.leno-system.svc:15110` |
 //! | `LENO_CONTROL_CA` or `LENO_CONTROL_CA_FILE` | PEM roots that vouch for the controller, or a file of them | required |
+//! | `LENO_TOKEN_FILE` | the workload's token, with which it is given certificates; read anew for each | none: no identity, everything is plain |
+//! | `LENO_PROBES` | probes that pass without an identity: `PORT/PATH,…`; for gRPC `PORT/grpc.health.v1.Health/Check` | none |
 //! | `LENO_CLUSTER_DOMAIN` | domain of cluster host names | `cluster.local` |
 //! | `LENO_INTERCEPT` | `on`: redirected traffic is taken on 15101 and 15106; `off`: only `LENO_SERVICES` | `on` |
 //! | `LENO_SERVICES` | `namespace/name:port=address:port,…`: addresses that stand for service ports | none |
@@ -18,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -49,6 +52,10 @@ pub struct Environment {
     pub control_address: String,
     /// Roots that vouch for the controller.
     pub control_ca: ControlCa,
+    /// Where the workload's token is.
+    pub token_file: Option<PathBuf>,
+    /// Probes that pass without an identity.
+    pub probes: Name,
     /// Domain of cluster host names.
     pub cluster_domain: Name,
     /// Whether redirected traffic is taken.
@@ -146,6 +153,8 @@ impl Environment {
             control_ca,
             control_address: control_address.to_owned(),
             pod_ip: variables.parsed("LENO_POD_IP", Ipv4Addr::LOCALHOST.into(), "an IP address")?,
+            token_file: variables.get("LENO_TOKEN_FILE").map(PathBuf::from),
+            probes: variables.get("LENO_PROBES").unwrap_or_default().into(),
             cluster_domain: variables.get("LENO_CLUSTER_DOMAIN").unwrap_or("cluster.local").into(),
             intercept: intercept(&variables)?,
             services: services(&variables)?,

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::boot::{self, Config};
 use crate::control::ControllerAddress;
 use crate::environment::{ControlCa, Environment, INBOUND_PORT, OUTBOUND_PORT};
+use crate::identity::Token;
 use crate::init::{self, Redirect};
 use crate::listen::Accept;
 use crate::worker::Settings;
@@ -51,6 +52,7 @@ fn run(environment: &Environment) -> anyhow::Result<()> {
 fn config(environment: &Environment) -> anyhow::Result<Config> {
     let mut settings = Settings::new(environment.workload.clone());
     settings.cluster_domain = Arc::clone(&environment.cluster_domain);
+    settings.probes = Arc::clone(&environment.probes);
     let mut listeners = if environment.intercept { intercepting() } else { Vec::new() };
     for (id, address) in &environment.services {
         listeners.push((*address, Accept::OutboundService { service: id.service.clone(), port: id.port }));
@@ -63,6 +65,7 @@ fn config(environment: &Environment) -> anyhow::Result<Config> {
         admin: if has_ipv6() { environment.admin } else { without_ipv6(environment.admin) },
         app: environment.pod_ip,
         controller: controller(environment)?,
+        token: environment.token_file.clone().map(Token::File),
         access_log: environment.access_log,
     })
 }

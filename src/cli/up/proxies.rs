@@ -124,6 +124,7 @@ impl Start {
             admin,
             app,
             controller: self.controller.clone(),
+            token: None,
             access_log: AccessLogMode::Off,
         }
     }

@@ -1,6 +1,7 @@
-//! The control thread's one task: keeps the stream to the controller open and passes on what it brings.
+//! The control thread's main task: keeps the stream to the controller open and passes on what it brings.
 //!
-//! gRPC over HTTP/2 over TLS. A lost stream is opened again after a pause that grows with each failure; what is held serves in the
+//! gRPC over HTTP/2 over TLS, with the proxy's certificate where it has an identity: then the stream waits for the first one. A lost
+//! stream is opened again after a pause that grows with each failure; what is held serves in the
 //! meantime, and the next stream resumes where the last ended.
 
 use std::future::poll_fn;
@@ -9,24 +10,26 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::Response;
 use http_body_util::BodyExt;
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use leno_core::names::WorkloadId;
-use leno_xds::client::{ClientError, MESSAGE_BYTES_MAX};
+use leno_xds::client::{ClientError, Event, MESSAGE_BYTES_MAX};
 use leno_xds::frame::{Decoder, FrameError};
 use rustls::ClientConfig;
+use rustls::client::ResolvesClientCert as _;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::connect::{ConnectError, connect, grpc};
 use super::held::{Held, Told};
 use super::{Ask, Update};
 use crate::admin::Readiness;
+use crate::identity::keeper::{Granted, Heard};
+use crate::identity::presented::Presented;
 
 /// How long the controller may take to accept a connection and finish the handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,9 +39,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A stream that lasted this long was a good one: the next pause is the first again.
 const STREAM_GOOD_AFTER: Duration = Duration::from_secs(10);
-/// A dead peer is found out within these two.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The gRPC status of a caller who has not shown who it is.
+const UNAUTHENTICATED: &str = "16";
 
 /// Where the controller is and how it proves to be the one.
 #[derive(Clone)]
@@ -65,15 +67,29 @@ pub struct Control {
     pub readiness: watch::Sender<Readiness>,
     /// Whether the stream is up.
     pub connected: watch::Sender<bool>,
+    /// How it comes by certificates; `None` for a proxy without an identity.
+    pub identity: Option<IdentityEnds>,
+}
+
+/// The control stream's ends of what it and the keeper of the certificate say to each other.
+pub struct IdentityEnds {
+    /// To the keeper.
+    pub heard: UnboundedSender<Heard>,
+    /// From the keeper.
+    pub granted: UnboundedReceiver<Granted>,
+    /// The certificate that the stream shows.
+    pub presented: Arc<Presented>,
 }
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("cannot connect: {0}")]
-    Connect(#[from] std::io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("no connection within {CONNECT_TIMEOUT:?}")]
     Timeout,
+    #[error("the controller accepts connections and closes them without an answer; its log says why: {0}")]
+    Unanswered(#[source] hyper::Error),
     #[error("HTTP/2 failed: {0}")]
     Http(#[from] hyper::Error),
     #[error("the controller answered {status}, grpc-status {grpc:?}: {message:?}")]
@@ -86,6 +102,17 @@ enum StreamError {
     Ended,
 }
 
+impl StreamError {
+    /// Whether the certificate that was shown may be why.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unanswered(_) => true,
+            Self::Refused { grpc, .. } => grpc.as_deref() == Some(UNAUTHENTICATED),
+            Self::Connect(_) | Self::Timeout | Self::Http(_) | Self::Frame(_) | Self::Protocol(_) | Self::Ended => false,
+        }
+    }
+}
+
 type Requests = UnboundedSender<Result<Frame<Bytes>, std::convert::Infallible>>;
 
 impl Control {
@@ -94,10 +121,14 @@ impl Control {
         let mut held = Held::new(&self.own, self.updates.len());
         let mut pause = PAUSE_MIN;
         loop {
+            if self.certified(&mut held).await.is_none() {
+                return;
+            }
             let began = Instant::now();
             let Err(error) = self.stream(&mut held).await else { return };
             held.subscriptions.disconnected();
             self.set_connected(false);
+            self.say(if error.is_refusal() { Heard::Refused } else { Heard::Down });
             if began.elapsed() > STREAM_GOOD_AFTER {
                 pause = PAUSE_MIN;
             }
@@ -120,29 +151,68 @@ impl Control {
         held.subscriptions.connected();
         flush(held, &requests)?;
         let Some(response) = self.while_asked(held, head).await else { return Ok(()) };
-        let response = response?;
+        let response = response.map_err(StreamError::Unanswered)?;
         refused(&response)?;
         self.set_connected(true);
+        self.say(Heard::Up);
         let mut reading = Reading { body: response.into_body(), decoder: Decoder::new(MESSAGE_BYTES_MAX) };
         loop {
             flush(held, &requests)?;
             let message = tokio::select! {
                 message = reading.next() => message?,
-                ask = next_ask(&mut self.asks) => {
-                    let Some((worker, ask)) = ask else { return Ok(()) };
-                    self.tell(held.ask(worker, ask));
+                word = self.next_word() => {
+                    let Some(word) = word else { return Ok(()) };
+                    self.hear(held, word);
                     continue;
                 }
             };
             for event in held.subscriptions.receive(message)? {
+                if let Event::Trust(trust) = &event {
+                    self.say(Heard::Trust(Arc::clone(trust)));
+                }
                 let told = held.take(event);
                 self.tell(told);
             }
-            if held.knows_itself() {
-                self.readiness.send_if_modified(|state| {
-                    *state == Readiness::Waiting && std::mem::replace(state, Readiness::Ready) != Readiness::Ready
-                });
+            self.look_ready(held);
+        }
+    }
+
+    /// Waits until there is a certificate to show, where the proxy has an identity. `None` when the workers are gone.
+    async fn certified(&mut self, held: &mut Held) -> Option<()> {
+        while self.identity.as_ref().is_some_and(|identity| !identity.presented.has_certs()) {
+            let word = self.next_word().await?;
+            self.hear(held, word);
+        }
+        Some(())
+    }
+
+    fn hear(&mut self, held: &mut Held, word: Word) {
+        match word {
+            Word::Ask(worker, ask) => self.tell(held.ask(worker, ask)),
+            Word::Granted(Granted { credentials, trust }) => {
+                self.tell(trust.and_then(|trust| held.adopt(trust)));
+                held.subscriptions.holds_certificate(credentials.held.clone());
+                held.certified = true;
+                self.tell([Told::All(Update::Credentials(credentials))]);
+                self.look_ready(held);
             }
+        }
+    }
+
+    /// The proxy is ready once it knows what it is and, where it has an identity, can prove it.
+    fn look_ready(&self, held: &Held) {
+        if held.knows_itself() && (self.identity.is_none() || held.certified) {
+            self.readiness
+                .send_if_modified(|state| *state == Readiness::Waiting && std::mem::replace(state, Readiness::Ready) != Readiness::Ready);
+        }
+    }
+
+    /// Tells the keeper of the certificate.
+    fn say(&self, heard: Heard) {
+        if let Some(identity) = &self.identity
+            && identity.heard.send(heard).is_err()
+        {
+            tracing::error!("the task that renews the certificate has ended");
         }
     }
 
@@ -152,10 +222,9 @@ impl Control {
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                ask = next_ask(&mut self.asks) => {
-                    let (worker, ask) = ask?;
-                    let told = held.ask(worker, ask);
-                    self.tell(told);
+                word = self.next_word() => {
+                    let word = word?;
+                    self.hear(held, word);
                 }
             }
         }
@@ -180,20 +249,33 @@ impl Control {
     }
 }
 
-/// The next ask of any worker; `None` when all have ended.
-async fn next_ask(asks: &mut [UnboundedReceiver<Ask>]) -> Option<(usize, Ask)> {
-    poll_fn(|cx| {
-        let mut open = false;
-        for (worker, receiver) in asks.iter_mut().enumerate() {
-            match receiver.poll_recv(cx) {
-                Poll::Ready(Some(ask)) => return Poll::Ready(Some((worker, ask))),
-                Poll::Ready(None) => {}
-                Poll::Pending => open = true,
+/// What the task is told by others in this process.
+enum Word {
+    Ask(usize, Ask),
+    Granted(Granted),
+}
+
+impl Control {
+    /// The next ask of any worker, or a certificate; `None` when all workers have ended.
+    async fn next_word(&mut self) -> Option<Word> {
+        poll_fn(|cx| {
+            if let Some(identity) = &mut self.identity
+                && let Poll::Ready(Some(granted)) = identity.granted.poll_recv(cx)
+            {
+                return Poll::Ready(Some(Word::Granted(granted)));
             }
-        }
-        if open { Poll::Pending } else { Poll::Ready(None) }
-    })
-    .await
+            let mut open = false;
+            for (worker, receiver) in self.asks.iter_mut().enumerate() {
+                match receiver.poll_recv(cx) {
+                    Poll::Ready(Some(ask)) => return Poll::Ready(Some(Word::Ask(worker, ask))),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => open = true,
+                }
+            }
+            if open { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await
+    }
 }
 
 /// The controller's side of the stream.
@@ -245,27 +327,12 @@ fn status_error(status: u16, headers: &http::HeaderMap) -> StreamError {
 async fn open(
     controller: &ControllerAddress,
 ) -> Result<(Requests, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>), StreamError> {
-    let stream = TcpStream::connect(&controller.address).await?;
-    stream.set_nodelay(true)?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&controller.tls));
-    let stream = connector.connect(controller.name.clone(), stream).await?;
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "control connection ended");
-        }
-    });
+    let mut sender = connect(controller, &controller.tls).await.map_err(|error| match error {
+        ConnectError::Http(error) => StreamError::Unanswered(error),
+        ConnectError::Connect(_) => error.into(),
+    })?;
     let (requests, mut receiver) = unbounded_channel();
     let body = StreamBody::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)));
-    let request = Request::post(format!("https://{}{}", controller.address, leno_xds::METHOD_PATH))
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .body(body)
-        .expect("the parts are constants and an address that was connected to");
+    let request = grpc(controller, leno_xds::METHOD_PATH).body(body).expect("the parts are constants and an address that was connected to");
     Ok((requests, sender.send_request(request)))
 }

@@ -25,6 +25,8 @@ pub(super) struct Held {
     endpoints: BTreeMap<EndpointsId, Arc<Endpoints>>,
     workload: Option<Arc<Workload>>,
     trust: Option<Arc<Trust>>,
+    /// Whether there has been a certificate.
+    pub(super) certified: bool,
 }
 
 /// Updates for one worker, or for all.
@@ -51,12 +53,25 @@ impl Held {
             endpoints: BTreeMap::new(),
             workload: None,
             trust: None,
+            certified: false,
         }
     }
 
     /// Whether the controller has said what this proxy is.
     pub(super) fn knows_itself(&self) -> bool {
         self.workload.is_some()
+    }
+
+    /// Trust that came with a certificate while there was no stream. The controller is to send what it says again, because
+    /// what it was known to have said is not in force any more.
+    pub(super) fn adopt(&mut self, trust: Arc<Trust>) -> Option<Told> {
+        if self.trust.as_ref() == Some(&trust) {
+            return None;
+        }
+        self.subscriptions.unsubscribe(&Subject::Trust);
+        self.subscriptions.subscribe(Subject::Trust);
+        self.trust = Some(Arc::clone(&trust));
+        Some(Told::All(Update::Trust(trust)))
     }
 
     /// Takes in what `worker` asks; what is known already is told at once.

@@ -4,6 +4,7 @@
 //! gets every answer ([`Update`]), so that a worker's configuration is its own and the request path takes no lock.
 
 pub mod client;
+pub mod connect;
 mod held;
 
 use std::net::SocketAddr;
