@@ -19,6 +19,7 @@ pub mod http2;
 pub mod identity;
 pub mod init;
 pub mod io;
+pub mod jwt;
 pub mod listen;
 pub mod original_dst;
 pub mod pool;
