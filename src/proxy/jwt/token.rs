@@ -99,10 +99,7 @@ impl<'t> Token<'t> {
         if header.contains_key("crit") {
             return Err(TokenError::Extension);
         }
-        let algorithm = match header.remove("alg") {
-            Some(Value::String(algorithm)) => algorithm,
-            Some(_) | None => return Err(TokenError::Malformed),
-        };
+        let Some(Value::String(algorithm)) = header.remove("alg") else { return Err(TokenError::Malformed) };
         let key = match header.remove("kid") {
             Some(Value::String(key)) => Some(key),
             None => None,
