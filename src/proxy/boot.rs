@@ -151,28 +151,23 @@ impl Spawn {
     }
 }
 
-/// The keeper of a proxy's certificate, and the control stream's ends of its channels.
-struct Certified {
-    keeper: Keeper<Controller>,
-    ends: IdentityEnds,
-}
-
-impl Certified {
-    fn new(settings: &Settings, address: ControllerAddress, token: Token) -> Self {
-        let (heard, hears) = unbounded_channel();
-        let (grants, granted) = unbounded_channel();
-        let keeper = Keeper {
-            signer: Controller { address, token },
-            namespace: Name::clone(&settings.workload.namespace),
-            presented: Arc::new(Presented::default()),
-            shown: Arc::new(Shown::default()),
-            heard: hears,
-            granted: grants,
-            clock: wall_clock,
-        };
-        let ends = IdentityEnds { heard, granted, presented: Arc::clone(&keeper.presented) };
-        Self { keeper, ends }
-    }
+/// The keeper of a proxy's certificate, which shows `token` to `controller`, and the control stream's ends of its channels. From
+/// then on `controller` is shown the certificate.
+pub(crate) fn identity(settings: &Settings, controller: &mut ControllerAddress, token: Token) -> (Keeper<Controller>, IdentityEnds) {
+    let (heard, hears) = unbounded_channel();
+    let (grants, granted) = unbounded_channel();
+    let presented = Arc::new(Presented::default());
+    let keeper = Keeper {
+        signer: Controller { address: controller.clone(), token },
+        namespace: Name::clone(&settings.workload.namespace),
+        presented: Arc::clone(&presented),
+        shown: Arc::new(Shown::default()),
+        heard: hears,
+        granted: grants,
+        clock: wall_clock,
+    };
+    controller.tls = Arc::new(presented.by(&controller.tls));
+    (keeper, IdentityEnds { heard, granted, presented })
 }
 
 impl Proxy {
@@ -184,12 +179,8 @@ impl Proxy {
         listener: std::net::TcpListener,
     ) -> io::Result<()> {
         let (set_connected, connected) = watch::channel(false);
-        let identity = config.token.map(|token| Certified::new(&config.settings, config.controller.clone(), token));
         let mut controller = config.controller;
-        if let Some(identity) = &identity {
-            controller.tls = Arc::new(identity.keeper.presented.by(&controller.tls));
-        }
-        let (keeper, ends) = identity.map(|identity| (identity.keeper, identity.ends)).unzip();
+        let (keeper, ends) = config.token.map(|token| identity(&config.settings, &mut controller, token)).unzip();
         let control = Control {
             own: config.settings.workload,
             controller,

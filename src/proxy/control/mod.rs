@@ -5,7 +5,11 @@
 
 pub mod client;
 pub mod connect;
+#[cfg(test)]
+pub(crate) mod fake;
 mod held;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

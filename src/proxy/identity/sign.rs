@@ -204,3 +204,6 @@ impl std::fmt::Debug for Controller {
         f.debug_struct("Controller").field("address", &self.address.address).field("token", &self.token).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
