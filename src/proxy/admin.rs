@@ -1,4 +1,4 @@
-//! The admin port: health for the kubelet, metrics for Prometheus, and the app's TCP probes.
+//! The admin port: health for the kubelet, metrics for Prometheus, and probes of the app.
 //!
 //! | path | answer |
 //! |---|---|
@@ -6,10 +6,9 @@
 //! | `/ready` | 200 once the proxy carries traffic, 503 with the reason before that and while it drains |
 //! | `/identity` | the proxy's identity and until when its certificate is good, or why there is none |
 //! | `/metrics` | Prometheus text |
-//! | `/probe/tcp/PORT` | 200 when the app accepts a connection on PORT of this pod: what a `tcpSocket` probe asked before injection |
+//! | `/probe/…` | what the app answers to one of its probes, see [`probe`](crate::probe) |
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +19,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use leno_core::names::Name;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::identity::keeper::wall_clock;
 use crate::identity::shown::Shown;
+use crate::probe::Probes;
 use crate::telemetry::{Registry, prometheus};
 
-/// How long the app may take to accept a probe's connection.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections answered at once; more wait in the kernel's queue.
@@ -68,8 +66,8 @@ pub struct Admin {
     pub connected: watch::Receiver<bool>,
     /// The proxy's certificate; `None` for a proxy without an identity.
     pub identity: Option<Arc<Shown>>,
-    /// Where the app listens, for TCP probes: the pod's own address.
-    pub app: IpAddr,
+    /// The app's probes that are made here.
+    pub probes: Probes,
 }
 
 /// Serves until the task is dropped. A connection that misbehaves ends alone.
@@ -107,10 +105,9 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
         "/ready" => ready(&admin),
         "/identity" => text(StatusCode::OK, admin.identity()),
         "/metrics" => metrics(&admin),
-        path => match path.strip_prefix("/probe/tcp/").map(str::parse) {
-            Some(Ok(port)) => probe(SocketAddr::new(admin.app, port)).await,
-            Some(Err(_)) => text(StatusCode::BAD_REQUEST, "write /probe/tcp/PORT with a port from 1 to 65535\n".into()),
-            None => text(StatusCode::NOT_FOUND, "there are /live, /ready, /identity, /metrics and /probe/tcp/PORT\n".into()),
+        _ => match request.uri().path_and_query().and_then(|it| it.as_str().strip_prefix("/probe/")) {
+            Some(wanted) => admin.probes.answer(wanted, request.headers()).await,
+            None => text(StatusCode::NOT_FOUND, "there are /live, /ready, /identity, /metrics and /probe/…\n".into()),
         },
     })
 }
@@ -141,15 +138,7 @@ fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
     response
 }
 
-async fn probe(app: SocketAddr) -> Response<Full<Bytes>> {
-    match tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(app)).await {
-        Ok(Ok(_)) => text(StatusCode::OK, "the app accepts connections\n".into()),
-        Ok(Err(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("the app does not accept a connection on {app}: {error}\n")),
-        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("the app did not accept a connection on {app} within 1 s\n")),
-    }
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(crate) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -158,8 +147,11 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -176,14 +168,8 @@ mod tests {
         let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (readiness, watched) = watch::channel(Readiness::Waiting);
         let (_connected, connected) = watch::channel(true);
-        let admin = Admin {
-            registry: Arc::default(),
-            source: "web".into(),
-            readiness: watched,
-            connected,
-            identity: None,
-            app: [127, 0, 0, 1].into(),
-        };
+        let probes = Probes { app: [127, 0, 0, 1].into(), declared: Vec::new() };
+        let admin = Admin { registry: Arc::default(), source: "web".into(), readiness: watched, connected, identity: None, probes };
         let server = tokio::spawn(serve(listener, Arc::new(admin)));
 
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 503"));

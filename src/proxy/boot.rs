@@ -24,6 +24,7 @@ use crate::identity::presented::Presented;
 use crate::identity::shown::Shown;
 use crate::identity::sign::Controller;
 use crate::listen::{Accept, Listener};
+use crate::probe::Probes;
 use crate::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
 use crate::worker::{Settings, Worker};
 
@@ -43,8 +44,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the admin port listens. Port 0 takes a free one.
     pub admin: SocketAddr,
-    /// Where the app listens for the probes that the admin port makes for it.
-    pub app: std::net::IpAddr,
+    /// The app's probes that the admin port makes for it.
+    pub probes: Probes,
     /// Where the controller is.
     pub controller: ControllerAddress,
     /// What the workload is given certificates for; without it the proxy has no identity and speaks plain.
@@ -196,7 +197,7 @@ impl Proxy {
             readiness: self.readiness.clone(),
             connected,
             identity: keeper.as_ref().map(|keeper| Arc::clone(&keeper.shown)),
-            app: config.app,
+            probes: config.probes,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("control".into()).spawn(move || {

@@ -13,6 +13,7 @@
 //! | `LENO_INTERCEPT` | `on`: redirected traffic is taken on 15101 and 15106; `off`: only `LENO_SERVICES` | `on` |
 //! | `LENO_SERVICES` | `namespace/name:port=address:port,…`: addresses that stand for service ports | none |
 //! | `LENO_ADMIN_ADDRESS` | where the admin port listens | `[::]:15120` |
+//! | `LENO_ADMIN_PROBES` | `SCHEME/PORT/TARGET …`: HTTP probes of the app that the admin port makes, separated by spaces | none |
 //! | `LENO_PROXY_WORKERS` | threads that carry traffic, 1 to 64 | 1 |
 //! | `LENO_ACCESS_LOG` | `all`, `errors` or `off` | `errors` |
 //! | `LENO_DRAIN_SECONDS` | how long what runs may take after SIGTERM | 25 |
@@ -27,6 +28,7 @@ use std::time::Duration;
 use leno_core::endpoints::EndpointsId;
 use leno_core::names::{Name, WorkloadId};
 
+use crate::probe;
 use crate::telemetry::AccessLogMode;
 
 /// Where redirected outbound traffic is taken.
@@ -64,6 +66,8 @@ pub struct Environment {
     pub services: Vec<(EndpointsId, SocketAddr)>,
     /// Where the admin port listens.
     pub admin: SocketAddr,
+    /// `SCHEME/PORT/TARGET` of the HTTP probes that the admin port makes.
+    pub admin_probes: Vec<Name>,
     /// Threads that carry traffic.
     pub workers: usize,
     /// Which requests are logged.
@@ -159,11 +163,21 @@ impl Environment {
             intercept: intercept(&variables)?,
             services: services(&variables)?,
             admin: variables.parsed("LENO_ADMIN_ADDRESS", admin, "ADDRESS:PORT, for example 127.0.0.1:15120")?,
+            admin_probes: admin_probes(&variables)?,
             workers: variables.within("LENO_PROXY_WORKERS", 1, 1..=WORKERS_MAX, "a number from 1 to 64")?,
             access_log: variables.parsed("LENO_ACCESS_LOG", AccessLogMode::default(), "all, errors or off")?,
             drain: Duration::from_secs(drain),
             workload,
         })
+    }
+}
+
+fn admin_probes(variables: &Variables) -> Result<Vec<Name>, EnvironmentError> {
+    let list = variables.get("LENO_ADMIN_PROBES").unwrap_or_default();
+    let probes: Vec<Name> = list.split_ascii_whitespace().map(Name::from).collect();
+    match probes.iter().find(|probe| !probe::is_well_formed(probe)) {
+        Some(bad) => Err(invalid("LENO_ADMIN_PROBES", bad, "SCHEME/PORT/TARGET, for example https/8443/healthz")),
+        None => Ok(probes),
     }
 }
 
@@ -219,6 +233,8 @@ mod tests {
             ("LENO_INTERCEPT", "yes"),
             ("LENO_SERVICES", "payment=127.0.0.1:1"),
             ("LENO_ACCESS_LOG", "some"),
+            ("LENO_ADMIN_PROBES", "https/8443/ok tcp/1/"),
+            ("LENO_ADMIN_PROBES", "https/8443"),
             ("LENO_POD_IP", "here"),
             ("LENO_CONTROL_ADDRESS", "leno-controller"),
         ] {

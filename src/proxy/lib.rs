@@ -23,6 +23,7 @@ pub mod jwt;
 pub mod listen;
 pub mod original_dst;
 pub mod pool;
+pub mod probe;
 pub mod sidecar;
 pub mod target;
 pub mod tcp;

@@ -15,6 +15,7 @@ use crate::environment::{ControlCa, Environment, INBOUND_PORT, OUTBOUND_PORT};
 use crate::identity::Token;
 use crate::init::{self, Redirect};
 use crate::listen::Accept;
+use crate::probe::Probes;
 use crate::worker::Settings;
 
 /// What `leno-proxy` prints when it is called wrongly.
@@ -63,7 +64,7 @@ fn config(environment: &Environment) -> anyhow::Result<Config> {
         listeners,
         workers: environment.workers,
         admin: if has_ipv6() { environment.admin } else { without_ipv6(environment.admin) },
-        app: environment.pod_ip,
+        probes: Probes { app: environment.pod_ip, declared: environment.admin_probes.clone() },
         controller: controller(environment)?,
         token: environment.token_file.clone().map(Token::File),
         access_log: environment.access_log,

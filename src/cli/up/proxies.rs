@@ -14,6 +14,7 @@ use leno_proxy::boot::{self, Config, Proxy};
 use leno_proxy::control::ControllerAddress;
 use leno_proxy::environment::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
 use leno_proxy::listen::Accept;
+use leno_proxy::probe::Probes;
 use leno_proxy::telemetry::{AccessLogMode, Registry};
 use leno_proxy::worker::Settings;
 
@@ -122,7 +123,7 @@ impl Start {
             listeners,
             workers: 1,
             admin,
-            app,
+            probes: Probes { app, declared: Vec::new() },
             controller: self.controller.clone(),
             token: None,
             access_log: AccessLogMode::Off,

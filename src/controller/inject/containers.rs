@@ -5,7 +5,7 @@ use std::fmt::Display;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use super::{ADMIN_PORT, Config, INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID, Settings, workload};
+use super::{ADMIN_PORT, Config, INIT_CONTAINER, PROXY_CONTAINER, PROXY_UID, Settings, token, workload};
 
 /// The ports that the sidecar listens on: outbound, inbound, admin.
 pub(super) const PORTS: [i32; 3] = [15101, 15106, ADMIN_PORT as i32];
@@ -38,8 +38,13 @@ pub(super) fn init(settings: &Settings, config: &Config) -> Value {
 
 /// The sidecar. It has a readiness probe, so a pod whose sidecar cannot carry traffic gets none; it has no liveness probe,
 /// because a restart breaks every open connection of the pod and mends nothing that readiness does not already contain.
-pub(super) fn proxy(pod: &Pod, settings: &Settings, config: &Config) -> Value {
-    let mut container = base(PROXY_CONTAINER, "run", &proxy_env(pod, settings, config), settings, config);
+///
+/// `probes` are variables that say which of the pod's probes it is to let pass, or to ask; empty ones are left out.
+pub(super) fn proxy(pod: &Pod, settings: &Settings, config: &Config, probes: &[(&str, String)]) -> Value {
+    let mut env = proxy_env(pod, settings, config);
+    env.extend(probes.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| var(name, list)));
+    let mut container = base(PROXY_CONTAINER, "run", &env, settings, config);
+    container["volumeMounts"] = token::mounts();
     let ready = json!({"path": "/ready", "port": ADMIN_PORT, "scheme": "HTTP"});
     container["restartPolicy"] = "Always".into();
     container["ports"] = json!([{"name": "leno-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}]);
@@ -68,6 +73,7 @@ fn proxy_env(pod: &Pod, settings: &Settings, config: &Config) -> Vec<Value> {
         var("LENO_CLUSTER_DOMAIN", &config.cluster_domain),
         var("LENO_CONTROL_ADDRESS", &config.control_address),
         var("LENO_CONTROL_CA", &config.control_ca),
+        var("LENO_TOKEN_FILE", token::FILE),
     ];
     let texts = [("LENO_LOG", &settings.log_level), ("LENO_ACCESS_LOG", &settings.access_log)];
     env.extend(texts.into_iter().filter_map(|(name, value)| Some(var(name, value.as_ref()?))));
@@ -101,8 +107,9 @@ fn resources(settings: &Settings) -> Value {
     Value::Object(lists.into_iter().filter(|(_, map)| !map.is_empty()).map(|(key, map)| (key.into(), map.into())).collect())
 }
 
+/// A variable with just this value: Kubernetes would put another variable's value in the place of `$(NAME)`.
 fn var(name: &str, value: impl Display) -> Value {
-    json!({"name": name, "value": value.to_string()})
+    json!({"name": name, "value": value.to_string().replace("$(", "$$(")})
 }
 
 fn field(name: &str, path: &str) -> Value {

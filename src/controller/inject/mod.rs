@@ -6,13 +6,15 @@
 //! The order of init containers becomes `leno-init` (redirects the pod's TCP), `leno-proxy` (a native sidecar, which runs as
 //! long as the pod), then the pod's own, which so have the mesh already.
 //!
-//! Reading order: [`inject`], [`annotations`] (what people may set), `containers` (what is added), `probes` (what is rewritten), `stopping`
-//! (how an app's end is delayed).
+//! Reading order: [`inject`], [`annotations`] (what people may set), `containers` and `token` (what is added), `probes` (what is
+//! rewritten), `stopping` (how an app's end is delayed).
 
 pub mod annotations;
 mod containers;
 mod probes;
 mod stopping;
+mod target;
+mod token;
 mod workload;
 
 use json_patch::jsonptr::PointerBuf;
@@ -21,6 +23,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde_json::{Value, json};
 
 pub use self::annotations::{InvalidAnnotation, Settings};
+use self::probes::Probes;
 
 /// Name of the container that writes the redirect rules.
 pub const INIT_CONTAINER: &str = "leno-init";
@@ -87,6 +90,9 @@ pub enum Refusal {
     /// A container has a name that the injector needs.
     #[error("a container of the pod is named {0}, a name that Leno gives its own: choose another")]
     NameTaken(&'static str),
+    /// A volume has a name that the injector needs.
+    #[error("a volume of the pod is named {0}, a name that Leno gives its own: choose another")]
+    VolumeTaken(&'static str),
     /// Traffic of such a container would bypass the mesh.
     #[error("the pod runs as user {PROXY_UID}, which is the proxy's own, so its traffic would bypass the mesh: choose another runAsUser")]
     ProxyUser,
@@ -106,6 +112,7 @@ impl Refusal {
             Self::HostNetwork => "host_network",
             Self::Windows => "windows",
             Self::NameTaken(_) => "name_taken",
+            Self::VolumeTaken(_) => "volume_taken",
             Self::ProxyUser => "proxy_user",
             Self::PortTaken(_) => "port_taken",
             Self::Annotation(_) => "annotation",
@@ -133,9 +140,11 @@ fn try_inject(pod: &Pod, config: &Config) -> Result<Injection, Refusal> {
     let settings = config.defaults.clone().overridden_by(pod)?;
 
     // Probes first: adding init containers moves the positions of those that are there.
-    let mut patch = probes::rewritten(spec, &settings.exclude_inbound_ports);
-    let added = [containers::init(&settings, config), containers::proxy(pod, &settings, config)];
+    let Probes { mut patch, passed, asked } = Probes::of(spec, &settings.exclude_inbound_ports);
+    let probes = [("LENO_PROBES", passed.join(",")), ("LENO_ADMIN_PROBES", asked.join(" "))];
+    let added = [containers::init(&settings, config), containers::proxy(pod, &settings, config, &probes)];
     patch.extend(stopping::delayed(spec, settings.stop_delay_seconds.unwrap_or(stopping::DELAY_DEFAULT)));
+    patch.push(token::volume(spec));
     patch.extend(prepend_init_containers(spec, added));
     patch.push(annotate(pod, INJECTED, env!("CARGO_PKG_VERSION")));
     Ok(Injection::Patch(Patch(patch)))
@@ -158,6 +167,9 @@ fn refuse_what_cannot_work(spec: &PodSpec) -> Result<(), Refusal> {
     }
     if spec.security_context.as_ref().and_then(|context| context.run_as_user) == Some(PROXY_UID) {
         return Err(Refusal::ProxyUser);
+    }
+    if spec.volumes.iter().flatten().any(|volume| volume.name == token::VOLUME) {
+        return Err(Refusal::VolumeTaken(token::VOLUME));
     }
     init_containers(spec).iter().chain(&spec.containers).try_for_each(refuse_container)
 }

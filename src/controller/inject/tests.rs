@@ -71,6 +71,9 @@ fn the_sidecar_is_native_probed_and_has_no_rights() {
 fn injecting_twice_changes_nothing() {
     let once = injected(&pod_with(|_| ()));
     assert_eq!(decide(&once), Injection::Unchanged(Unchanged::AlreadyInjected));
+    let probed = json!({"httpGet": {"path": "/healthz", "port": 8443, "scheme": "HTTPS"}});
+    let once = injected(&pod_with(|pod| pod["spec"]["containers"][0]["livenessProbe"] = probed));
+    assert_eq!(decide(&once), Injection::Unchanged(Unchanged::AlreadyInjected));
 }
 
 #[test]
@@ -161,6 +164,7 @@ fn pods_that_cannot_be_in_the_mesh_are_refused_with_a_reason() {
         ("proxy_user", json!({"securityContext": {"runAsUser": 15100}}), "choose another runAsUser"),
         ("proxy_user", json!({"containers": [{"name": "app", "securityContext": {"runAsUser": 15100}}]}), "15100"),
         ("name_taken", json!({"containers": [{"name": "leno-proxy"}]}), "leno-proxy"),
+        ("volume_taken", json!({"volumes": [{"name": "leno-token", "emptyDir": {}}]}), "leno-token"),
         ("port_taken", json!({"containers": [{"name": "app", "ports": [{"containerPort": 15106}]}]}), "15106"),
     ];
     for (reason, fields, words) in cases {
@@ -176,32 +180,101 @@ fn pods_that_cannot_be_in_the_mesh_are_refused_with_a_reason() {
 }
 
 #[test]
-fn tcp_probes_ask_the_sidecar_and_other_probes_stay() {
+fn probes_that_the_sidecar_cannot_tell_from_other_traffic_are_asked_by_its_admin_port() {
     let http = json!({"httpGet": {"path": "/live", "port": 8080}});
+    let headers = json!([{"name": "Host", "value": "example"}]);
     let app = json!({
         "name": "app",
-        "ports": [{"name": "redis", "containerPort": 6379}],
+        "ports": [{"name": "redis", "containerPort": 6379}, {"name": "tls", "containerPort": 8443}],
         "startupProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 7},
         "readinessProbe": {"tcpSocket": {"port": 6380}},
         "livenessProbe": http,
+    });
+    let secure = json!({
+        "name": "secure",
+        "ports": [{"name": "tls", "containerPort": 8443}],
+        "readinessProbe": {"httpGet": {"path": "/healthz?full=1", "port": "tls", "scheme": "HTTPS", "httpHeaders": headers}},
+        "livenessProbe": {"httpGet": {"path": "/a,b", "port": 8081}},
     });
     let excluded = json!({"name": "direct", "livenessProbe": {"tcpSocket": {"port": 9090}}});
     let elsewhere = json!({"name": "far", "livenessProbe": {"tcpSocket": {"port": 1, "host": "192.0.2.1"}}});
     let sidecar = json!([{"name": "cache", "restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 1234}}}]);
     let pod = injected(&pod_with(|pod| {
         pod["metadata"]["annotations"] = json!({"leno.dev/exclude-inbound-ports": "9090"});
-        pod["spec"]["containers"] = json!([app, excluded, elsewhere]);
+        pod["spec"]["containers"] = json!([app, excluded, elsewhere, secure]);
         pod["spec"]["initContainers"] = sidecar;
     }));
-    let [app, direct, far] = [0, 1, 2].map(|at| &pod["spec"]["containers"][at]);
+    let [app, direct, far, secure] = [0, 1, 2, 3].map(|at| &pod["spec"]["containers"][at]);
     let asks = |port: u16| json!({"path": format!("/probe/tcp/{port}"), "port": 15120, "scheme": "HTTP"});
     assert_eq!(app["startupProbe"], json!({"httpGet": asks(6379), "periodSeconds": 7}));
     assert_eq!(app["readinessProbe"], json!({"httpGet": asks(6380)}));
     assert_eq!(app["livenessProbe"], http);
     assert_eq!(direct["livenessProbe"], excluded["livenessProbe"]);
     assert_eq!(far["livenessProbe"], elsewhere["livenessProbe"]);
+    let https = json!({"path": "/probe/https/8443/healthz?full=1", "port": 15120, "scheme": "HTTP", "httpHeaders": headers});
+    assert_eq!(secure["readinessProbe"]["httpGet"], https);
+    assert_eq!(secure["livenessProbe"]["httpGet"], json!({"path": "/probe/http/8081/a,b", "port": 15120, "scheme": "HTTP"}));
+    let asked = env(&pod["spec"]["initContainers"][1], "LENO_ADMIN_PROBES");
+    assert_eq!(asked, Some("http/8081/a,b https/8443/healthz?full=1"));
     let cache = &pod["spec"]["initContainers"][2];
     assert_eq!((&cache["name"], &cache["startupProbe"]), (&json!("cache"), &json!({"httpGet": asks(1234)})));
+}
+
+#[test]
+fn the_sidecar_is_told_which_requests_are_probes_and_none_that_do_not_come_through_it() {
+    let app = json!({
+        "name": "app",
+        "ports": [{"name": "web", "containerPort": 8080}],
+        "startupProbe": {"httpGet": {"port": "web"}},
+        "readinessProbe": {"httpGet": {"path": "/healthz?full=1", "port": "web", "scheme": "HTTP"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz?full=1", "port": 8080}},
+    });
+    let others = json!({
+        "name": "others",
+        "startupProbe": {"exec": {"command": ["/bin/true"]}},
+        "readinessProbe": {"httpGet": {"path": "/direct", "port": 9090}},
+        "livenessProbe": {"httpGet": {"path": "/elsewhere", "port": 8080, "host": "192.0.2.1"}},
+    });
+    let nameless = json!({"name": "nameless", "livenessProbe": {"httpGet": {"path": "/lost", "port": "web"}}});
+    let grpc = json!({"name": "grpc", "livenessProbe": {"grpc": {"port": 9000, "service": "shop"}}});
+    let native = json!([{"name": "cache", "restartPolicy": "Always", "readinessProbe": {"httpGet": {"path": "/warm/$(X)", "port": 7}}}]);
+    let containers = json!([app, others, nameless, grpc]);
+    let pod = injected(&pod_with(|pod| {
+        pod["metadata"]["annotations"] = json!({"leno.dev/exclude-inbound-ports": "9090"});
+        pod["spec"]["containers"] = containers.clone();
+        pod["spec"]["initContainers"] = native.clone();
+    }));
+    let proxy = &pod["spec"]["initContainers"][1];
+    let wanted = "7/warm/$$(X),8080/,8080/healthz?full=1,9000/grpc.health.v1.Health/Check";
+    assert_eq!(env(proxy, "LENO_PROBES"), Some(wanted), "and nothing is filled in for $(X)");
+    assert_eq!(env(proxy, "LENO_ADMIN_PROBES"), None);
+    for (at, container) in containers.as_array().unwrap().iter().enumerate() {
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            assert_eq!(pod["spec"]["containers"][at][probe], container[probe], "{probe} of {}", container["name"]);
+        }
+    }
+    let quiet = injected(&pod_with(|_| ()));
+    assert_eq!(env(&quiet["spec"]["initContainers"][1], "LENO_PROBES"), None);
+}
+
+#[test]
+fn the_sidecar_alone_gets_a_token_that_is_good_for_leno_alone() {
+    let own = json!([{"name": "data", "emptyDir": {}}]);
+    for (volumes, at) in [(Value::Null, 0), (json!([]), 0), (own, 1)] {
+        let mut pod = pod_with(|_| ());
+        if !volumes.is_null() {
+            pod["spec"]["volumes"] = volumes;
+        }
+        let pod = injected(&pod);
+        let source = json!({"serviceAccountToken": {"audience": "leno.dev", "expirationSeconds": 3600, "path": "token"}});
+        assert_eq!(pod["spec"]["volumes"][at], json!({"name": "leno-token", "projected": {"sources": [source]}}));
+        let [init, proxy] = [0, 1].map(|at| &pod["spec"]["initContainers"][at]);
+        let mount = json!([{"name": "leno-token", "mountPath": "/var/run/secrets/leno.dev", "readOnly": true}]);
+        assert_eq!(proxy["volumeMounts"], mount);
+        assert_eq!(env(proxy, "LENO_TOKEN_FILE"), Some("/var/run/secrets/leno.dev/token"));
+        assert_eq!(init["volumeMounts"], Value::Null);
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"], Value::Null);
+    }
 }
 
 #[test]
