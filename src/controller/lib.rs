@@ -3,6 +3,7 @@
 //! Reading order: [`run`] wires everything; [`source`] yields objects; [`publish`] and [`stream`] serve proxies; [`webhook`]
 //! and [`inject`] put sidecars into pods; [`certificates`], [`leader`] and [`status`] are the controller's own upkeep.
 
+pub mod ca;
 pub mod certificates;
 pub mod health;
 pub mod inject;
