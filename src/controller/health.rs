@@ -12,6 +12,7 @@ use axum::routing::get;
 #[derive(Debug, Default)]
 pub struct Health {
     certificates: AtomicBool,
+    authority: AtomicBool,
     lists: AtomicBool,
     stopping: AtomicBool,
 }
@@ -20,6 +21,11 @@ impl Health {
     /// The certificates are served and trusted.
     pub fn certificates_are_ready(&self) {
         self.certificates.store(true, Ordering::Relaxed);
+    }
+
+    /// There is an authority that signs proxies' certificates, or none is needed.
+    pub fn authority_is_ready(&self) {
+        self.authority.store(true, Ordering::Relaxed);
     }
 
     /// The first lists are in.
@@ -42,6 +48,9 @@ impl Health {
         }
         if !self.certificates.load(Ordering::Relaxed) {
             return Err("the certificates are not made, or the API server does not trust them yet: see the log");
+        }
+        if !self.authority.load(Ordering::Relaxed) {
+            return Err("the mesh's certificate authority (Secret leno-ca) cannot be used yet: see the log");
         }
         if !self.lists.load(Ordering::Relaxed) {
             return Err("the first lists of Services, EndpointSlices and Leno's kinds are not in yet");
@@ -78,6 +87,8 @@ mod tests {
         let health = Health::default();
         assert!(health.ready().is_err_and(|missing| missing.contains("certificates")));
         health.certificates_are_ready();
+        assert!(health.ready().is_err_and(|missing| missing.contains("leno-ca")));
+        health.authority_is_ready();
         assert!(health.ready().is_err_and(|missing| missing.contains("lists")));
         health.lists_are_in();
         assert_eq!(health.ready(), Ok(()));

@@ -1,7 +1,7 @@
 //! leno-controller: watches the cluster (or a folder), publishes to proxies, injects sidecars and writes status.
 //!
 //! Reading order: [`run`] wires everything; [`source`] yields objects; [`publish`] and [`stream`] serve proxies; [`webhook`]
-//! and [`inject`] put sidecars into pods; [`certificates`], [`leader`] and [`status`] are the controller's own upkeep.
+//! and [`inject`] put sidecars into pods; [`ca`] signs proxies' certificates; [`certificates`], [`leader`] and [`status`] are the controller's own upkeep.
 
 pub mod ca;
 pub mod certificates;
@@ -18,3 +18,4 @@ pub mod status;
 pub mod stream;
 pub mod tls;
 pub mod webhook;
+mod wiring;

@@ -1,6 +1,5 @@
 //! The controller process: wires sources, publishing, webhook, certificates, election and status, and ends them in order.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,15 +7,19 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use leno_translate::{Defaults, Translator};
+use leno_translate::Translator;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::ca::authenticate::Authenticator;
+use crate::ca::authenticate::review::Reviewer;
+use crate::ca::keeper::{Events, Keeper};
+use crate::ca::signer::{Signer, in_memory, publish_trust};
+use crate::ca::store::Store as CaStore;
 use crate::certificates::serving::Serving;
 use crate::certificates::store::Store;
 use crate::certificates::upkeep::{Upkeep, WebhookTrust};
@@ -30,10 +33,8 @@ use crate::status::desk::Desk;
 use crate::status::peers::{self, Reader};
 use crate::status::writer::Writer;
 use crate::webhook::Webhook;
+use crate::wiring::{EVENTS_MAX, follow_lists, listen};
 use crate::{health, leader, source, standalone, stream, tls, webhook};
-
-/// Changes that wait to be translated; a source that is ahead by more waits.
-pub(crate) const EVENTS_MAX: usize = 1024;
 
 /// Runs until SIGTERM or SIGINT, or until a part that must run cannot.
 ///
@@ -79,7 +80,9 @@ async fn start(settings: Settings, client: Client, tasks: &mut Tasks) -> anyhow:
     let actual = Arc::new(Actual::new(&settings.namespace, NAME));
     let publisher = publish(&settings, client.clone(), &actual, &metrics, tasks);
     let (desk, health) = (Arc::new(Desk::default()), Arc::new(Health::default()));
-    let shared = Shared { settings, client, serving, publisher, desk, actual, health, metrics };
+    let (leading, is_leading) = watch::channel(false);
+    let signer = authority(&settings, &client, &publisher, &health, is_leading, tasks).await?;
+    let shared = Shared { settings, client, serving, publisher, signer, desk, actual, health, metrics };
 
     serve_health(&shared, tasks).await?;
     serve_proxies(&shared, tasks).await?;
@@ -89,7 +92,7 @@ async fn start(settings: Settings, client: Client, tasks: &mut Tasks) -> anyhow:
     let (desk, receipts) = (Arc::clone(&shared.desk), shared.publisher.receipts().clone());
     tasks.spawn(async move { desk.book(&receipts).await });
     if !shared.settings.no_status {
-        write_status(&shared, tasks)?;
+        write_status(&shared, leading, tasks)?;
     }
     Ok(shared)
 }
@@ -171,6 +174,7 @@ struct Shared {
     client: Client,
     serving: Serving,
     publisher: Publisher,
+    signer: Arc<Signer>,
     desk: Arc<Desk>,
     actual: Arc<Actual>,
     health: Arc<Health>,
@@ -181,7 +185,7 @@ struct Shared {
 fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> Publisher {
     let (seen, mut from_source) = mpsc::channel(EVENTS_MAX);
     let (events, to_publisher) = mpsc::channel(EVENTS_MAX);
-    let (publisher, task) = Publisher::new(Translator::new(Defaults::new(&settings.cluster_domain)), REQUIRED_OF_CLUSTER, to_publisher);
+    let (publisher, task) = Publisher::new(Translator::new(settings.defaults()), REQUIRED_OF_CLUSTER, to_publisher);
     tasks.set.spawn(source::kube::run(client, seen, Arc::clone(metrics), tasks.cancel.clone()));
     tasks.set.spawn(task.run(tasks.cancel.clone()));
     let actual = Arc::clone(actual);
@@ -194,14 +198,6 @@ fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &
         }
     });
     publisher
-}
-
-/// Says when the first lists are in.
-pub(crate) async fn follow_lists(publisher: Publisher, health: Arc<Health>) {
-    if publisher.ready().wait_for(|ready| *ready).await.is_ok() {
-        health.lists_are_in();
-    }
-    std::future::pending().await
 }
 
 /// Where the replicas agree on certificates.
@@ -224,9 +220,44 @@ fn keep_certificates(shared: &Shared, tasks: &mut Tasks) {
     tasks.spawn(upkeep.run());
 }
 
+/// The authority that signs proxies' certificates, and who may ask it: kept in a Secret and followed, or in this process.
+async fn authority(
+    settings: &Settings,
+    client: &Client,
+    publisher: &Publisher,
+    health: &Arc<Health>,
+    leading: watch::Receiver<bool>,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<Signer>> {
+    let domains = settings.domains();
+    let current = match settings.certificates {
+        Certificates::Memory => {
+            let current = in_memory(&domains, Timestamp::now())?;
+            publish_trust(&current, publisher).await?;
+            health.authority_is_ready();
+            current
+        }
+        Certificates::Secret => {
+            let (sender, current) = watch::channel(None);
+            let keeper = Keeper {
+                store: CaStore::new(client.clone(), &settings.namespace, domains.clone()),
+                domains,
+                current: sender,
+                publisher: publisher.clone(),
+                health: Arc::clone(health),
+                events: Events::new(client.clone(), &settings.namespace, &settings.pod_name, leading),
+            };
+            tasks.spawn(keeper.run());
+            current
+        }
+    };
+    let authenticator = Authenticator::Cluster(Reviewer::new(client.clone()));
+    Ok(Arc::new(Signer::new(current, authenticator, settings.certificate_life)))
+}
+
 /// Takes part in the election, and writes status while elected.
-fn write_status(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let (leading, is_leading) = watch::channel(false);
+fn write_status(shared: &Shared, leading: watch::Sender<bool>, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let is_leading = leading.subscribe();
     let election = leader::Campaign {
         client: shared.client.clone(),
         namespace: shared.settings.namespace.clone(),
@@ -258,10 +289,10 @@ fn write_status(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
 /// Serves the control stream.
 async fn serve_proxies(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(shared.settings.control_listen).await?;
-    let server = shared.serving.server_config(&["h2"])?;
-    let (publisher, cancel) = (shared.publisher.clone(), tasks.cancel.clone());
+    let server = shared.serving.server_config_for_proxies()?;
+    let (publisher, signer, cancel) = (shared.publisher.clone(), Arc::clone(&shared.signer), tasks.cancel.clone());
     tasks.set.spawn(async move {
-        if let Err(error) = stream::serve(listener, Some(server), publisher, stream::Settings::default(), cancel).await {
+        if let Err(error) = stream::serve(listener, Some(server), publisher, Some(signer), stream::Settings::default(), cancel).await {
             tracing::error!(%error, "the control stream's listener failed");
         }
     });
@@ -273,7 +304,7 @@ async fn serve_https(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(shared.settings.webhook_listen).await?;
     let webhook =
         Webhook { config: Arc::new(shared.settings.injector()), serving: shared.serving.clone(), metrics: Arc::clone(&shared.metrics) };
-    let router = peers::router(Arc::clone(&shared.desk), shared.serving.clone());
+    let router = peers::router(Arc::clone(&shared.desk), shared.publisher.clone(), shared.serving.clone());
     let router = if shared.settings.no_webhook { router } else { router.merge(webhook::router(webhook)) };
     let server = shared.serving.server_config(&["h2", "http/1.1"])?;
     tasks.set.spawn(tls::serve(listener, server, router, tasks.cancel.clone()));
@@ -283,21 +314,9 @@ async fn serve_https(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
 /// Serves health and metrics.
 async fn serve_health(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<()> {
     let listener = listen(shared.settings.admin_listen).await?;
-    let (metrics, counters) = (Arc::clone(&shared.metrics), Arc::clone(shared.publisher.counters()));
-    let render = move || metrics.render() + &counters.render();
+    let (metrics, counters, signer) = (Arc::clone(&shared.metrics), Arc::clone(shared.publisher.counters()), Arc::clone(&shared.signer));
+    let render = move || metrics.render() + &counters.render() + &signer.render();
     let router = health::router(Arc::clone(&shared.health), Arc::new(render));
     tasks.spawn(async move { axum::serve(listener, router).await });
     Ok(())
-}
-
-/// Listens at `address`; where the machine has no IPv6, at the same port of IPv4.
-pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = match TcpListener::bind(address).await {
-        Err(error) if address == (Ipv6Addr::UNSPECIFIED, address.port()).into() => {
-            tracing::debug!(%error, %address, "listening on IPv4 alone");
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        other => other,
-    };
-    listener.with_context(|| format!("cannot listen at {address}"))
 }

@@ -4,7 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use jiff::SignedDuration;
+use leno_core::authorize::{Mode, Posture};
+use leno_core::names::{Identity, Name};
+use leno_translate::Defaults;
 
+use crate::ca::authority::Domains;
 use crate::inject;
 
 /// Name of the Service, the Lease and the Deployment.
@@ -43,6 +48,31 @@ pub struct Settings {
     /// Domain of the cluster's DNS.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+
+    /// The SPIFFE trust domain of this mesh: the first part of every identity.
+    #[arg(long, default_value = leno_translate::defaults::TRUST_DOMAIN, value_parser = trust_domain)]
+    pub trust_domain: Name,
+
+    /// A further trust domain whose peers are let in, if a trusted root vouches for them. May be given several times.
+    #[arg(long = "trusted-domain", value_name = "TRUST-DOMAIN", value_parser = trust_domain)]
+    pub trusted_domains: Vec<Name>,
+
+    /// Life of a proxy's certificate, at least 1m. Proxies renew them long before.
+    #[arg(long, default_value = "24h", value_parser = certificate_life)]
+    pub certificate_life: SignedDuration,
+
+    /// Whether callers must prove who they are, where no SecurityPolicy says: Permissive, Strict or Disabled.
+    #[arg(long, default_value = "Permissive", value_parser = mode)]
+    pub mtls_mode: Mode,
+
+    /// Whether callers that no SecurityPolicy speaks of may pass: Allow or Deny.
+    #[arg(long, default_value = "Allow", value_parser = posture)]
+    pub authorization_default: Posture,
+
+    /// Tokens by which proxies of the folder get certificates, a line each: TOKEN NAMESPACE/WORKLOAD SERVICE-ACCOUNT. Without it
+    /// identities are not in use there.
+    #[arg(long, requires = "folder")]
+    pub token_file: Option<PathBuf>,
 
     /// Where proxies connect for their configuration (gRPC over TLS).
     #[arg(long, default_value = "[::]:15110")]
@@ -159,6 +189,21 @@ impl Settings {
         format!("{NAME}.{}.svc", self.namespace)
     }
 
+    /// What holds for the whole mesh where no object says otherwise.
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            cluster_domain: self.cluster_domain.as_str().into(),
+            trust_domain: self.trust_domain.clone(),
+            mode: self.mtls_mode,
+            posture: self.authorization_default,
+        }
+    }
+
+    /// Whose identities are issued and let in.
+    pub fn domains(&self) -> Domains {
+        Domains { own: self.trust_domain.clone(), also: self.trusted_domains.clone() }
+    }
+
     /// The injector's configuration. The CA is added when it is known.
     pub fn injector(&self) -> inject::Config {
         let proxy = self.proxy.clone();
@@ -192,6 +237,44 @@ fn quantity(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a SPIFFE ID takes as trust domain (SPIFFE ID specification, section 2.1).
+fn trust_domain(text: &str) -> Result<Name, String> {
+    let fits = format!("spiffe://{text}/ns/none/sa/none").parse::<Identity>().is_ok();
+    if fits && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Ok(text.into())
+    } else {
+        Err("write a domain of lower-case letters, digits, dots, dashes and underscores, such as cluster.local".to_owned())
+    }
+}
+
+/// Shortest life of a proxy's certificate: shorter ones are renewed without pause.
+const LIFE_MIN: SignedDuration = SignedDuration::from_mins(1);
+/// Longest: a stolen certificate cannot be called back.
+const LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
+
+fn certificate_life(text: &str) -> Result<SignedDuration, String> {
+    let life = leno_api::Duration(text.to_owned()).parse().map_err(|error| error.to_string())?;
+    let life = SignedDuration::try_from(life).map_err(|error| error.to_string())?;
+    if (LIFE_MIN..=LIFE_MAX).contains(&life) { Ok(life) } else { Err("write a time from 1m to 2160h".to_owned()) }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "Permissive" => Ok(Mode::Permissive),
+        "Strict" => Ok(Mode::Strict),
+        "Disabled" => Ok(Mode::Disabled),
+        _ => Err("write Permissive, Strict or Disabled".to_owned()),
+    }
+}
+
+fn posture(text: &str) -> Result<Posture, String> {
+    match text {
+        "Allow" => Ok(Posture::Allow),
+        "Deny" => Ok(Posture::Deny),
+        _ => Err("write Allow or Deny".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,8 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_identity_hold_for_the_whole_mesh() {
+        let flags = ["--trust-domain=example.org", "--trusted-domain=a.example", "--trusted-domain=b.example"];
+        let more = ["--certificate-life=1h30m", "--mtls-mode=Strict", "--authorization-default=Deny"];
+        let settings = Settings::try_parse_from(["leno-controller"].into_iter().chain(flags).chain(more)).unwrap();
+        assert_eq!(settings.domains(), Domains { own: "example.org".into(), also: vec!["a.example".into(), "b.example".into()] });
+        let Defaults { trust_domain, mode, posture, .. } = settings.defaults();
+        assert_eq!((&*trust_domain, mode, posture), ("example.org", Mode::Strict, Posture::Deny));
+        assert_eq!(settings.certificate_life, SignedDuration::from_mins(90));
+        let plain = Settings::try_parse_from(["leno-controller"]).unwrap();
+        assert_eq!(plain.defaults(), Defaults::new("cluster.local"));
+        assert_eq!(plain.certificate_life, SignedDuration::from_hours(24));
+    }
+
+    #[test]
     fn a_bad_flag_is_refused_in_words() {
-        let error = Settings::try_parse_from(["leno-controller", "--proxy-cpu-limit=lots"]).unwrap_err().to_string();
-        assert!(error.contains("write a Kubernetes quantity"), "{error}");
+        let cases = [
+            ("--proxy-cpu-limit=lots", "write a Kubernetes quantity"),
+            ("--trust-domain=Example.org", "write a domain of lower-case letters"),
+            ("--trusted-domain=a/b", "write a domain of lower-case letters"),
+            ("--certificate-life=59s", "write a time from 1m to 2160h"),
+            ("--certificate-life=1d", "is not a duration"),
+            ("--mtls-mode=strict", "write Permissive, Strict or Disabled"),
+            ("--authorization-default=deny", "write Allow or Deny"),
+            ("--token-file=tokens", "--folder"),
+        ];
+        for (flag, text) in cases {
+            let error = Settings::try_parse_from(["leno-controller", flag]).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
     }
 }

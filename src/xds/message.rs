@@ -85,6 +85,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message that carries no resources: the answer of another method.
+    pub fn other(message: &impl prost::Message) -> Self {
+        let bytes = crate::frame::encode(message);
+        Self { remaining: bytes.len(), pieces: VecDeque::from([bytes]), resources: 0 }
+    }
+
     /// How many resources it carries.
     pub fn resources(&self) -> usize {
         self.resources

@@ -54,7 +54,7 @@ impl ControlPlane {
         let (publisher, task): (Publisher, Task) = Publisher::new(Translator::new(Defaults::new(CLUSTER_DOMAIN)), Kind::ALL, receiver);
         tasks.spawn(task.run(cancel.clone()));
         let tls = serving.server_config(&["h2"])?;
-        let served = stream::serve(listener, Some(tls), publisher.clone(), stream::Settings::default(), cancel.clone());
+        let served = stream::serve(listener, Some(tls), publisher.clone(), None, stream::Settings::default(), cancel.clone());
         tasks.spawn(async move {
             if let Err(error) = served.await {
                 tracing::error!(%error, "the control stream cannot be served: proxies go on with what they know");

@@ -40,7 +40,7 @@ pub struct Domains {
 pub enum AuthorityError {
     /// A key of the Secret is absent, or holds nothing of the kind.
     #[error(
-        "{key} holds no {what} (PEM): put one there, or delete the Secret and Leno makes a new root (certificates of the old one are then trusted no more)"
+        "{key} holds no {what} (PEM): put one there, or delete the Secret, and Leno writes again what it used before, or else a new root"
     )]
     Unreadable {
         /// Key of the Secret.
@@ -52,7 +52,9 @@ pub enum AuthorityError {
     #[error("tls.key is not the key of the first certificate in tls.crt: put the two that belong together there")]
     OtherKey,
     /// The certificate may not sign.
-    #[error("the first certificate in tls.crt may not sign others (basicConstraints CA:TRUE, keyUsage keyCertSign): issue one with isCA: true")]
+    #[error(
+        "the first certificate in tls.crt may not sign others (basicConstraints CA:TRUE, keyUsage keyCertSign): issue one with isCA: true"
+    )]
     NotCa,
     /// Too late or too early.
     #[error("the certificate {subject} in {key} is valid from {from} to {until}: replace it")]
@@ -67,7 +69,9 @@ pub enum AuthorityError {
         until: Timestamp,
     },
     /// Nobody would believe what it signs.
-    #[error("what tls.crt signs is not trusted by any root in ca.crt ({0}): add the root that tls.crt leads to to ca.crt, and what is between them to tls.crt")]
+    #[error(
+        "what tls.crt signs is not trusted by any root in ca.crt ({0}): add the root that tls.crt leads to to ca.crt, and what is between them to tls.crt"
+    )]
     Untrusted(rustls::Error),
     /// It ends too soon to sign with.
     #[error("the certificate that signs ends at {0}: renew it (leno ca rotate)")]
@@ -138,7 +142,8 @@ impl Authority {
     pub fn load(kept: &Kept, domains: &Domains, now: Timestamp) -> Result<Self, AuthorityError> {
         let chain = certificates(&kept.signing.certificate).unwrap_or_default();
         let first = chain.first().ok_or(AuthorityError::Unreadable { key: key::CERTIFICATE, what: "certificate" })?;
-        let signing_key = KeyPair::from_pem(&kept.signing.key).ok().ok_or(AuthorityError::Unreadable { key: key::KEY, what: "private key" })?;
+        let signing_key =
+            KeyPair::from_pem(&kept.signing.key).ok().ok_or(AuthorityError::Unreadable { key: key::KEY, what: "private key" })?;
         check_signer(&parsed(first, key::CERTIFICATE)?, &signing_key)?;
         let roots = roots_of(kept, &chain, now)?;
         let chain: Vec<_> = chain.iter().filter(|it| !roots.contains(it)).cloned().collect();
@@ -244,7 +249,9 @@ impl About {
     pub(crate) fn of(der: &CertificateDer<'_>, key: &'static str) -> Result<Self, AuthorityError> {
         let certificate = parsed(der, key)?;
         let at = |time: x509_parser::time::ASN1Time| {
-            Timestamp::from_second(time.timestamp()).ok().ok_or(AuthorityError::Unreadable { key, what: "certificate with a readable validity" })
+            Timestamp::from_second(time.timestamp())
+                .ok()
+                .ok_or(AuthorityError::Unreadable { key, what: "certificate with a readable validity" })
         };
         Ok(Self {
             subject: certificate.subject().to_string(),

@@ -171,11 +171,19 @@ fn what_cannot_be_used_is_said_in_words() {
     };
     let cases = [
         ("no certificate", with(|it| it.signing.certificate.clear()), "tls.crt holds no certificate"),
-        ("damaged certificate", with(|it| it.signing.certificate = it.signing.certificate.replace("MII", "???")), "tls.crt holds no certificate"),
+        (
+            "damaged certificate",
+            with(|it| it.signing.certificate = it.signing.certificate.replace("MII", "???")),
+            "tls.crt holds no certificate",
+        ),
         ("cut certificate", with(|it| it.signing.certificate.truncate(200)), "tls.crt holds no certificate"),
         ("no key", with(|it| it.signing.key.clear()), "tls.key holds no private key"),
         ("damaged roots", with(|it| it.roots = it.roots.replace("MII", "???")), "ca.crt holds no root certificate"),
-        ("another's key", Kept { signing: Pair { key: other.key.clone(), ..good.signing.clone() }, ..good.clone() }, "tls.key is not the key"),
+        (
+            "another's key",
+            Kept { signing: Pair { key: other.key.clone(), ..good.signing.clone() }, ..good.clone() },
+            "tls.key is not the key",
+        ),
         ("not a CA", brought(&leaf, &[], &[&root]), "may not sign"),
         ("may not sign", brought(&blind, &[], &[&blind]), "may not sign"),
         ("ended", brought(&old, &[], &[&old]), "valid from 2025-12-31T23:00:00Z to 2026-01-01T00:00:00Z"),

@@ -91,13 +91,15 @@ impl Counts {
         }
         let name = "leno_control_streams_refused_total";
         let refused = self.streams_refused.load(Ordering::Relaxed);
-        let _infallible = writeln!(text, "# HELP {name} Control streams refused for who the client is.\n# TYPE {name} counter\n{name} {refused}");
+        let _infallible =
+            writeln!(text, "# HELP {name} Control streams refused for who the client is.\n# TYPE {name} counter\n{name} {refused}");
         let name = "leno_ca_ready";
         let ready = u8::from(authority.is_some());
         let _infallible = writeln!(text, "# HELP {name} Whether certificates can be signed.\n# TYPE {name} gauge\n{name} {ready}");
         let Some(authority) = authority else { return text };
         let name = "leno_ca_certificate_expiry_timestamp_seconds";
-        let _infallible = writeln!(text, "# HELP {name} End of each certificate of the authority, seconds since 1970.\n# TYPE {name} gauge");
+        let _infallible =
+            writeln!(text, "# HELP {name} End of each certificate of the authority, seconds since 1970.\n# TYPE {name} gauge");
         certificate(&mut text, name, "signer", authority.signer());
         authority.roots().iter().for_each(|root| certificate(&mut text, name, "root", root));
         text

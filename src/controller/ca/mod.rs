@@ -12,8 +12,12 @@
 pub mod authenticate;
 pub mod authority;
 pub mod count;
+pub mod expiry;
+pub mod keeper;
 pub mod limit;
+pub mod listing;
 pub mod proof;
 pub mod request;
 pub mod secret;
 pub mod signer;
+pub mod store;

@@ -16,6 +16,7 @@ use super::authority::{Authority, AuthorityError, Domains, make};
 use super::count::{Counts, Outcome};
 use super::limit::Buckets;
 use super::request::{RequestError, public_key};
+use crate::publish::{Publisher, Stopped};
 
 /// Requests looked at together: each costs two calls of the API server.
 const CONCURRENT_MAX: usize = 32;
@@ -194,4 +195,16 @@ impl Signer {
 pub fn in_memory(domains: &Domains, now: Timestamp) -> Result<Current, AuthorityError> {
     let authority = Authority::load(&make(domains, now)?, domains, now)?;
     Ok(watch::channel(Some(Arc::new(authority))).1)
+}
+
+/// Tells proxies to trust by the authority that is in force now, if there is one.
+///
+/// # Errors
+/// When the process is shutting down.
+pub async fn publish_trust(current: &Current, publisher: &Publisher) -> Result<(), Stopped> {
+    let authority = current.borrow().clone();
+    match authority {
+        Some(authority) => publisher.set_trust(authority.trust().clone()).await,
+        None => Ok(()),
+    }
 }

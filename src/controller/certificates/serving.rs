@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WantsServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{CertificateError, Material};
+use crate::ca::proof::Asking;
 
 /// What is served now. Clones share it.
 #[derive(Clone, Debug)]
@@ -68,12 +69,24 @@ impl Serving {
     /// # Errors
     /// Never with this crate's provider.
     pub fn server_config(&self, alpn: &[&str]) -> Result<Arc<ServerConfig>, CertificateError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver(Arc::clone(&self.current))));
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
+        Ok(self.finished(builder.with_no_client_auth(), alpn))
+    }
+
+    /// The configuration of the control stream's listener: TLS 1.3, HTTP/2, and clients are asked who they are
+    /// (see [`crate::ca::proof`]).
+    ///
+    /// # Errors
+    /// Never with this crate's provider.
+    pub fn server_config_for_proxies(&self) -> Result<Arc<ServerConfig>, CertificateError> {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(&[&rustls::version::TLS13])?;
+        Ok(self.finished(builder.with_client_cert_verifier(Arc::new(Asking(Arc::clone(&self.provider)))), &["h2"]))
+    }
+
+    fn finished(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>, alpn: &[&str]) -> Arc<ServerConfig> {
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver(Arc::clone(&self.current))));
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Ok(Arc::new(config))
+        Arc::new(config)
     }
 
     /// The configuration by which one replica calls another.

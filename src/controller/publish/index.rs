@@ -18,10 +18,10 @@ use leno_xds::security::encode_trust;
 use leno_xds::server::{Intake, Offered};
 use leno_xds::subject::Subject;
 
-use super::ConnectionId;
 use super::counters::Counters;
 use super::outbox::Outbox;
 use super::receipts::Receipts;
+use super::{Caller, ConnectionId, ProxyStanding, Standing};
 use crate::source::SourceEvent;
 
 /// See the module's documentation.
@@ -62,9 +62,12 @@ struct Alias {
 #[derive(Debug)]
 struct Member {
     outbox: Arc<Outbox>,
+    caller: Caller,
     node: Option<WorkloadId>,
     /// The certificate its proxy holds.
     certificate: Option<Held>,
+    /// The version of the trust it runs.
+    trust: Option<Name>,
     subjects: BTreeSet<Subject>,
 }
 
@@ -132,15 +135,20 @@ impl Index {
         }
     }
 
-    /// The certificates that connected proxies hold, as they say themselves.
-    pub(super) fn certificates(&self) -> Vec<(WorkloadId, Held)> {
-        self.members.values().filter_map(|member| Some((member.node.clone()?, member.certificate.clone()?))).collect()
+    /// How far the connected proxies are with trust and certificates, as they say themselves.
+    pub(super) fn standing(&self) -> Standing {
+        let trust_version = self.trust.as_deref().map(|trust| leno_xds::encode::version(&encode_trust(trust)));
+        let proxy = |member: &Member| {
+            let workload = member.node.clone()?;
+            Some(ProxyStanding { workload, held: member.certificate.clone(), trust: member.trust.clone() })
+        };
+        Standing { trust_version, trust: self.trust.clone(), proxies: self.members.values().filter_map(proxy).collect() }
     }
 
     /// A new stream.
-    pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>) {
+    pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>, caller: Caller) {
         self.counters.stream_opened();
-        self.members.insert(id, Member { outbox, node: None, certificate: None, subjects: BTreeSet::new() });
+        self.members.insert(id, Member { outbox, caller, node: None, certificate: None, trust: None, subjects: BTreeSet::new() });
     }
 
     /// What a proxy said.
@@ -153,6 +161,7 @@ impl Index {
             match intake {
                 Intake::Subscribe(subject) => self.subscribe(id, &subject, now),
                 Intake::Unsubscribe(subject) => self.unsubscribe(id, &subject, now),
+                Intake::Acked(Subject::Trust, version) => self.trusts(id, &version),
                 Intake::Acked(subject, version) => self.answer(id, &subject, &version, None, now),
                 Intake::Refused(subject, version, reason) => {
                     self.counters.count_refusal();
@@ -204,7 +213,11 @@ impl Index {
         let endpoints = touched.endpoints.iter().map(|id| Subject::Endpoints(id.clone()));
         let workloads = touched.workloads.iter().map(|id| Subject::Workload(id.clone()));
         for subject in services.chain(endpoints).chain(workloads) {
-            if self.is_subscribed(&subject) && self.is_servable(&subject) && self.recompute(&subject, now) {
+            if !self.is_subscribed(&subject) || !self.is_servable(&subject) {
+                continue;
+            }
+            // Whose a workload is may have changed though it looks the same: then others may see it.
+            if self.recompute(&subject, now) || matches!(subject, Subject::Workload(_)) {
                 self.tell(&subject, now);
             }
         }
@@ -333,9 +346,13 @@ impl Index {
 
     fn deliver(&mut self, id: ConnectionId, subject: &Subject, resource: Option<&Arc<Encoded>>, now: SystemTime) {
         let Some(member) = self.members.get(&id) else { return };
+        let resource = resource.filter(|_| self.may_see(member, subject));
         let offered = member.outbox.with(|connection| connection.offer(subject, resource));
         if offered == Offered::Queued {
             self.wakes.insert(id);
+        }
+        if let (Some(resource), Subject::Trust, Offered::Acked) = (resource, subject, offered) {
+            self.trusts(id, resource.version());
         }
         if let Some(resource) = resource
             && let Subject::Service(service) = resource.subject()
@@ -343,6 +360,19 @@ impl Index {
         {
             let acked = offered == Offered::Acked;
             self.receipts.book(|ledger| ledger.subscribe(service, resource.version(), id, acked, now));
+        }
+    }
+
+    /// Whether `subject` is any business of the proxy: its own workload is, if it has proven to be that; those of others never are.
+    fn may_see(&self, member: &Member, subject: &Subject) -> bool {
+        let (Subject::Workload(workload), Caller::Proven(identity)) = (subject, &member.caller) else { return true };
+        member.node.as_ref() == Some(workload) && self.translator.identity(workload).as_ref() == Some(identity)
+    }
+
+    /// A proxy runs this version of the trust.
+    fn trusts(&mut self, id: ConnectionId, version: &Name) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.trust = Some(version.clone());
         }
     }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use leno_core::names::WorkloadId;
+use leno_core::names::{Identity, Name, WorkloadId};
 use leno_core::trust::{Held, Trust};
 use leno_translate::{Kind, Translator};
 use leno_xds::server::{Intake, Limits};
@@ -50,6 +50,37 @@ pub const REQUIRED_OF_CLUSTER: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
+/// Who is at the other end of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Whoever it says it is: where identities are not in use.
+    Anybody,
+    /// Who it has proven to be. It is shown no workload but its own.
+    Proven(Identity),
+}
+
+/// How far the connected proxies are with the mesh's trust and their certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The version of what is published; `None` while nothing is.
+    pub trust_version: Option<Name>,
+    /// The trust that is published.
+    pub trust: Option<Arc<Trust>>,
+    /// Each connected proxy that has said whose it is.
+    pub proxies: Vec<ProxyStanding>,
+}
+
+/// One proxy of a [`Standing`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyStanding {
+    /// Whose proxy it is.
+    pub workload: WorkloadId,
+    /// The certificate it says it holds.
+    pub held: Option<Held>,
+    /// The version of the trust it says it runs.
+    pub trust: Option<Name>,
+}
+
 /// A handle on the publishing task. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Publisher {
@@ -66,23 +97,23 @@ pub struct Publisher {
 pub struct Stopped;
 
 enum Command {
-    Connect(ConnectionId, Arc<Outbox>),
+    Connect(ConnectionId, Arc<Outbox>, Caller),
     Intake(ConnectionId, Vec<Intake>),
     Disconnect(ConnectionId),
     Query(Box<dyn FnOnce(&Translator) + Send>),
     Trust(Arc<Trust>),
-    Certificates(oneshot::Sender<Vec<(WorkloadId, Held)>>),
+    Standing(oneshot::Sender<Standing>),
 }
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(id, _) => f.debug_tuple("Connect").field(id).finish(),
+            Self::Connect(id, ..) => f.debug_tuple("Connect").field(id).finish(),
             Self::Intake(id, intake) => f.debug_tuple("Intake").field(id).field(intake).finish(),
             Self::Disconnect(id) => f.debug_tuple("Disconnect").field(id).finish(),
             Self::Query(_) => f.write_str("Query"),
             Self::Trust(_) => f.write_str("Trust"),
-            Self::Certificates(_) => f.write_str("Certificates"),
+            Self::Standing(_) => f.write_str("Standing"),
         }
     }
 }
@@ -140,27 +171,27 @@ impl Publisher {
         self.send(Command::Trust(trust)).await
     }
 
-    /// The certificates that the proxies connected to this replica hold, as they say themselves.
+    /// How far the proxies connected to this replica are with trust and certificates, as they say themselves.
     ///
     /// # Errors
     /// When the process is shutting down.
-    pub async fn certificates(&self) -> Result<Vec<(WorkloadId, Held)>, Stopped> {
+    pub async fn standing(&self) -> Result<Standing, Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.send(Command::Certificates(answer)).await?;
+        self.send(Command::Standing(answer)).await?;
         answered.await.ok().ok_or(Stopped)
     }
 
-    /// A stream begins. It must end with [`Publisher::disconnect`].
-    pub(crate) async fn connect(&self, limits: Limits) -> Result<(ConnectionId, Arc<Outbox>), Stopped> {
+    /// A stream of `caller` begins. It must end with [`Publisher::disconnect`].
+    pub(crate) async fn connect(&self, limits: Limits, caller: Caller) -> Result<(ConnectionId, Arc<Outbox>), Stopped> {
         let id = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(limits));
-        self.send(Command::Connect(id, outbox.clone())).await?;
+        self.send(Command::Connect(id, outbox.clone(), caller)).await?;
         Ok((id, outbox))
     }
 
     /// What a proxy said on its stream. That it took endpoints or its workload's state is nobody's concern.
     pub(crate) async fn intake(&self, id: ConnectionId, mut intake: Vec<Intake>) -> Result<(), Stopped> {
-        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_) | Subject::Trust, _)));
+        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_), _)));
         if intake.is_empty() { Ok(()) } else { self.send(Command::Intake(id, intake)).await }
     }
 
@@ -217,12 +248,12 @@ impl Task {
         let now = SystemTime::now();
         for command in commands.drain(..) {
             match command {
-                Command::Connect(id, outbox) => self.index.connect(id, outbox),
+                Command::Connect(id, outbox, caller) => self.index.connect(id, outbox, caller),
                 Command::Intake(id, intake) => self.index.intake(id, intake, now),
                 Command::Disconnect(id) => self.index.disconnect(id, now),
                 Command::Query(question) => question(self.index.translator()),
                 Command::Trust(trust) => self.index.set_trust(trust, now),
-                Command::Certificates(answer) => drop(answer.send(self.index.certificates())),
+                Command::Standing(answer) => drop(answer.send(self.index.standing())),
             }
         }
         self.index.take_wakes().for_each(|outbox| outbox.wake());

@@ -22,7 +22,7 @@ use super::counters::Counters;
 use super::index::Index;
 use super::outbox::{Next, Outbox};
 use super::receipts::Receipts;
-use super::{ConnectionId, REQUIRED_OF_CLUSTER};
+use super::{Caller, ConnectionId, REQUIRED_OF_CLUSTER};
 use crate::source::SourceEvent;
 
 /// The change that brings the object in `yaml`.
@@ -160,7 +160,7 @@ impl Mesh {
         proxy.connection = ConnectionId(self.next);
         proxy.outbox = Arc::new(Outbox::new(Limits::default()));
         proxy.client.connected();
-        self.index.connect(proxy.connection, proxy.outbox.clone());
+        self.index.connect(proxy.connection, proxy.outbox.clone(), Caller::Anybody);
     }
 
     fn subscribe(&mut self, index: usize, subject: Subject) {

@@ -1,4 +1,5 @@
 //! Replicas tell each other their receipts: `GET /receipts` answers with a stream of JSON lines, first all, then each change.
+//! `GET /identities` says once who holds which certificate here, for `leno identity` and `leno ca`.
 //!
 //! Only the leader reads, from every other address behind the controller's Service. Both ends hold the token of the shared
 //! Secret, and the reader checks the server's certificate against the shared CA.
@@ -8,12 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
@@ -25,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::receipts::Line;
+use crate::ca::listing::{self, Listing};
 use crate::certificates::serving::Serving;
+use crate::publish::Publisher;
 
 /// How often a stream with nothing to say shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -41,18 +44,40 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 struct Server {
     desk: Arc<Desk>,
+    publisher: Publisher,
     serving: Serving,
 }
 
-/// `GET /receipts`.
-pub fn router(desk: Arc<Desk>, serving: Serving) -> Router {
-    Router::new().route("/receipts", get(tell)).with_state(Server { desk, serving })
+impl Server {
+    /// Whether the caller holds the token, or what it is told.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
+        let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+        if same(shown, bearer(&self.serving).as_bytes()) {
+            return Ok(());
+        }
+        Err((StatusCode::UNAUTHORIZED, "only for the controller's replicas\n").into_response())
+    }
+}
+
+/// `GET /receipts` and `GET /identities`.
+pub fn router(desk: Arc<Desk>, publisher: Publisher, serving: Serving) -> Router {
+    let routes = Router::new().route("/receipts", get(tell)).route(listing::PATH, get(list));
+    routes.with_state(Server { desk, publisher, serving })
+}
+
+async fn list(State(server): State<Server>, headers: HeaderMap) -> Response {
+    if let Err(refused) = server.admit(&headers) {
+        return refused;
+    }
+    match server.publisher.standing().await {
+        Ok(standing) => Json(Listing::new(standing)).into_response(),
+        Err(stopped) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stopped}\n")).into_response(),
+    }
 }
 
 async fn tell(State(server): State<Server>, headers: HeaderMap) -> Response {
-    let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-    if !same(shown, bearer(&server.serving).as_bytes()) {
-        return (StatusCode::UNAUTHORIZED, "only for the controller's replicas\n").into_response();
+    if let Err(refused) = server.admit(&headers) {
+        return refused;
     }
     let (all, later) = server.desk.listen();
     let first: Bytes = all.iter().flat_map(encode).collect::<Vec<u8>>().into();
@@ -221,10 +246,17 @@ mod tests {
         Reader { desk: Arc::clone(desk), serving, server_name, port, own: None }
     }
 
+    fn publisher(cancel: &CancellationToken) -> Publisher {
+        let translator = leno_translate::Translator::new(leno_translate::Defaults::new("cluster.local"));
+        let (publisher, task) = Publisher::new(translator, [], tokio::sync::mpsc::channel(1).1);
+        tokio::spawn(task.run(cancel.clone()));
+        publisher
+    }
+
     async fn serve(desk: &Arc<Desk>, serving: &Serving, cancel: &CancellationToken) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let router = router(Arc::clone(desk), serving.clone());
+        let router = router(Arc::clone(desk), publisher(cancel), serving.clone());
         tokio::spawn(tls::serve(listener, serving.server_config(&["http/1.1"]).unwrap(), router, cancel.clone()));
         port
     }

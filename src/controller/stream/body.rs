@@ -27,6 +27,10 @@ pub(super) enum Responses {
         /// Tells the reader that the stream is over.
         _over: DropGuard,
     },
+    /// The one answer of a method that has one, then its end in good order.
+    Answer(Message),
+    /// The trailers are to come.
+    Ending(Ending),
     /// The trailers were sent, or there is nothing to send at all.
     Ended,
 }
@@ -36,7 +40,10 @@ impl Body for Responses {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, Infallible>>> {
-        let Self::Open { outbox, counters, .. } = &*self else { return Poll::Ready(None) };
+        let (outbox, counters) = match &*self {
+            Self::Open { outbox, counters, .. } => (outbox, counters),
+            Self::Answer(_) | Self::Ending(_) | Self::Ended => return Poll::Ready(self.step().map(Ok)),
+        };
         match outbox.poll_next(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Next::Message(message)) => {
@@ -52,6 +59,20 @@ impl Body for Responses {
 
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Ended)
+    }
+}
+
+impl Responses {
+    /// What comes next of a body that waits for nothing.
+    fn step(&mut self) -> Option<Frame<Message>> {
+        match std::mem::replace(self, Self::Ended) {
+            Self::Answer(message) => {
+                *self = Self::Ending(Ending { code: 0, message: String::new() });
+                Some(Frame::data(message))
+            }
+            Self::Ending(ending) => Some(Frame::trailers(trailers(&ending))),
+            Self::Open { .. } | Self::Ended => None,
+        }
     }
 }
 

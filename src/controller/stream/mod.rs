@@ -1,16 +1,19 @@
 //! The control stream's server: gRPC over HTTP/2, with TLS or (in one process, for tests) without.
 //!
-//! It speaks the one method of [`leno_xds::METHOD_PATH`] on hyper's HTTP/2, so that a response can be a chain of bytes that all
-//! subscribers share. Each HTTP/2 connection is one task and each stream on it one more, that reads; writing is the response's
+//! It speaks the method of [`leno_xds::METHOD_PATH`] on hyper's HTTP/2, so that a response can be a chain of bytes that all
+//! subscribers share; where identities are in use, it answers [`leno_xds::SIGN_PATH`] too, and a stream is only for who shows a
+//! certificate of the mesh. Each HTTP/2 connection is one task and each stream on it one more, that reads; writing is the response's
 //! body, polled when there is room.
 //!
 //! Everything is bounded: connections, streams of one connection, the time for a handshake and for the first request, the length
 //! of a message, subscriptions. Dead peers are found by pings.
 //!
-//! Reading order: [`serve`], `exchange`, `body`.
+//! Reading order: [`serve`], `exchange`, `body`; `peer` (who the client is), `sign`.
 
 mod body;
 mod exchange;
+mod peer;
+mod sign;
 
 #[cfg(test)]
 mod tests;
@@ -22,8 +25,9 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
 use leno_xds::server::Limits;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -31,6 +35,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::peer::Peer;
+use crate::ca::signer::Signer;
 use crate::publish::Publisher;
 
 /// Bounds of the server.
@@ -76,6 +82,7 @@ const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// What every connection needs.
 struct Server {
     publisher: Publisher,
+    signer: Option<Arc<Signer>>,
     settings: Settings,
     tls: Option<TlsAcceptor>,
     cancel: CancellationToken,
@@ -84,7 +91,9 @@ struct Server {
 
 /// Serves proxies until `cancel`, then tells each to go elsewhere and lets it.
 ///
-/// `tls` says with which certificate; `None` is for tests and for proxies in the same process.
+/// * `tls`: with which certificate; `None` is for tests and for proxies in the same process.
+/// * `signer`: who signs certificates, and by whose certificates clients are known. It needs a `tls` that asks for certificates
+///   (`Serving::server_config_for_proxies`). `None`: identities are not in use, and everybody is who they say.
 ///
 /// # Errors
 /// When the listener fails for good.
@@ -92,12 +101,13 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     publisher: Publisher,
+    signer: Option<Arc<Signer>>,
     settings: Settings,
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let tls = tls.map(|config| TlsAcceptor::from(with_http2(config)));
     let slots = Arc::new(Semaphore::new(settings.connections_max));
-    let server = Arc::new(Server { publisher, settings, tls, cancel, tasks: TaskTracker::new() });
+    let server = Arc::new(Server { publisher, signer, settings, tls, cancel, tasks: TaskTracker::new() });
     loop {
         let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
         let stream = tokio::select! {
@@ -138,15 +148,23 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             return tracing::debug!(%error, "the connection was gone at once");
         }
-        let Some(acceptor) = self.tls.clone() else { return self.http2(stream).await };
+        let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
+        let peer = |session: Option<&ServerConnection>| Arc::new(Peer::new(address, self.signer.as_deref(), session, Timestamp::now()));
+        let Some(acceptor) = self.tls.clone() else {
+            let peer = peer(None);
+            return self.http2(peer, stream).await;
+        };
         match tokio::time::timeout(self.settings.patience, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.http2(stream).await,
+            Ok(Ok(stream)) => {
+                let peer = peer(Some(stream.get_ref().1));
+                self.http2(peer, stream).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    async fn http2(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn http2(self: Arc<Self>, peer: Arc<Peer>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         // Head, glue and shared bytes of a response leave in one write and one TLS record.
         let stream = TokioIo::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream));
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -158,7 +176,7 @@ impl Server {
             .max_send_buf_size(WRITTEN_AHEAD_BYTES)
             .max_header_list_size(16 * 1024);
         let server = self.clone();
-        let served = builder.serve_connection(stream, service_fn(move |request| server.clone().exchange(request)));
+        let served = builder.serve_connection(stream, service_fn(move |request| server.clone().exchange(peer.clone(), request)));
         tokio::pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => result,

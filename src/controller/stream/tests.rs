@@ -61,7 +61,7 @@ async fn start(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Se
     tokio::spawn(task.run(cancel.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(serve(listener, tls, publisher.clone(), settings, cancel.clone()));
+    let served = tokio::spawn(serve(listener, tls, publisher.clone(), None, settings, cancel.clone()));
     let _stop = cancel.clone().drop_guard();
     Server { address, source, publisher, cancel, served, _stop }
 }

@@ -171,7 +171,11 @@ mod tests {
         let cases: [(&str, TokenReviewStatus, Refusal); 8] = [
             ("unknown", status(|it| it["authenticated"] = json!(false)), unknown("the API server does not know it")),
             ("expired", status(|it| *it = json!({"error": "token has expired"})), unknown("token has expired")),
-            ("audience of the API", status(|it| it["audiences"] = json!(["https://kubernetes.default.svc"])), unknown("it is not for the audience leno.dev")),
+            (
+                "audience of the API",
+                status(|it| it["audiences"] = json!(["https://kubernetes.default.svc"])),
+                unknown("it is not for the audience leno.dev"),
+            ),
             ("an API server without audiences", status(|it| it["audiences"] = Value::Null), unknown("it is not for the audience leno.dev")),
             ("a person", status(|it| it["user"]["username"] = json!("system:admin")), unknown("it is no service account's")),
             ("unbound", status(|it| *it.pointer_mut(extra).unwrap() = json!({})), Refusal::Unbound),
