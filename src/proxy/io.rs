@@ -1,7 +1,8 @@
 //! One end of a connection, as the data plane reads and writes it.
 //!
 //! Every method takes `&self`, so that one task can read and write the same connection at once without splitting it.
-//! `Io` has one variant today. A TLS connection becomes a second one: no caller sees the difference, nothing is boxed.
+//! No caller sees whether a connection is plain or mutual TLS. What is written is flushed by [`Io::write_all`], [`Io::flush`] and
+//! [`Io::finish`], and while anybody waits to read; [`Io::write`] alone may leave some of it behind.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +16,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::tls::{Agreed, TlsStream};
+
 /// How long a connection is silent before its peer is asked whether it is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// How often it is asked again.
@@ -27,24 +30,39 @@ const PROBES: u32 = 3;
 pub enum Io {
     /// Plain TCP.
     Plain(TcpStream),
+    /// Mutual TLS.
+    Tls(Box<TlsStream>),
 }
 
 impl Io {
     /// Dials `address`.
     pub async fn dial(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        prepare(&stream)?;
-        Ok(Self::Plain(stream))
+        Ok(Self::Plain(dial(address).await?))
+    }
+
+    /// What the handshake agreed on, where the connection is mutual TLS.
+    pub fn agreed(&self) -> Option<Agreed> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.agreed()),
+        }
+    }
+
+    /// The TCP connection beneath.
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+        }
     }
 
     /// Waits until the connection is known to be dead both ways: it was reset, or its peer answers no keep-alive probe. A
     /// peer that has closed its own direction is not dead: it may be waiting for an answer.
     pub async fn dead(&self) -> io::Error {
-        match self {
-            Self::Plain(stream) => match stream.ready(Interest::ERROR).await {
-                Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-                Err(error) => error,
-            },
+        let stream = self.tcp();
+        match stream.ready(Interest::ERROR).await {
+            Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+            Err(error) => error,
         }
     }
 
@@ -52,6 +70,7 @@ impl Io {
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.try_read(into),
+            Self::Tls(stream) => stream.try_read(into),
         }
     }
 
@@ -59,6 +78,7 @@ impl Io {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -81,6 +101,15 @@ impl Io {
                     result => return Poll::Ready(result),
                 }
             },
+            Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(from)]),
+        }
+    }
+
+    /// Waits until the kernel has everything that was written.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -94,7 +123,7 @@ impl Io {
         poll_fn(|cx| self.poll_read(cx, into)).await
     }
 
-    /// Writes at least one byte.
+    /// Writes at least one byte; [`Io::flush`] says that it is on its way.
     pub async fn write(&self, from: &[u8]) -> io::Result<usize> {
         match poll_fn(|cx| self.poll_write(cx, from)).await {
             Ok(0) if !from.is_empty() => Err(io::ErrorKind::WriteZero.into()),
@@ -108,21 +137,25 @@ impl Io {
             let written = self.write(from).await?;
             from = &from[written..];
         }
-        Ok(())
+        self.flush().await
+    }
+
+    /// Waits until the kernel has everything that was written.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Says that nothing more will be written; the other direction stays open.
-    pub fn finish(&self) -> io::Result<()> {
+    pub async fn finish(&self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Tls(stream) => poll_fn(|cx| stream.poll_finish(cx)).await,
         }
     }
 
     /// Makes the close to come a reset, so that the peer cannot take a cut stream for a whole one.
     pub fn abort_on_close(&self) {
-        match self {
-            Self::Plain(stream) => stream.set_zero_linger().unwrap_or_else(|error| tracing::debug!(%error, "cannot reset a connection")),
-        }
+        self.tcp().set_zero_linger().unwrap_or_else(|error| tracing::debug!(%error, "cannot reset a connection"));
     }
 
     /// Whether the connection is quiet and open, as the kernel knows it now. Bytes nobody asked for count as not quiet.
@@ -135,8 +168,16 @@ impl Io {
                 let seen = rustix::net::recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
                 matches!(seen, Err(rustix::io::Errno::AGAIN))
             }
+            Self::Tls(stream) => stream.is_quiet(),
         }
     }
+}
+
+/// Dials `address` without saying anything yet.
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    prepare(&stream)?;
+    Ok(stream)
 }
 
 /// No delay for what is written; and probes, so that a peer that is gone without a word does not hold a connection for ever.
@@ -151,6 +192,11 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            tls @ Self::Tls(_) => {
+                let read = ready!(Self::poll_read(tls, cx, buf.initialize_unfilled()))?;
+                buf.advance(read);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -159,24 +205,28 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(buf)]),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_finish(cx),
         }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => stream.poll_write(cx, bufs),
         }
     }
 

@@ -64,7 +64,7 @@ async fn flow(from: &Io, to: &Io, first: Option<Buffer>, buffers: &Rc<Buffers>, 
         let mut block = buffers.take_large();
         loop {
             match from.try_read(block.spare()) {
-                Ok(0) => return closed(to.finish()),
+                Ok(0) => return closed(to.finish().await),
                 Ok(read) => {
                     block.fill(read);
                     to.write_all(block.filled()).await?;

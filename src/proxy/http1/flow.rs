@@ -70,6 +70,7 @@ impl Flow {
             while self.sent < self.out.len() {
                 self.sent += to.write(&self.out.filled()[self.sent..]).await.map_err(Stopped::Receiver)?;
             }
+            to.flush().await.map_err(Stopped::Receiver)?;
             if !self.kept {
                 self.out.clear();
                 self.sent = 0;

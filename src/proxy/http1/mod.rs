@@ -61,7 +61,7 @@ pub(crate) async fn serve(mut connection: Box<Connection>) {
 
 /// Closes so that what was written last arrives: no reset while the client still sends.
 async fn linger(io: &Io) {
-    if io.finish().is_err() {
+    if io.finish().await.is_err() {
         return;
     }
     let drain = async {

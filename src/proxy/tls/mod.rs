@@ -1,6 +1,64 @@
 //! Mutual TLS between the proxies of a mesh: who the other end is, proven.
+//!
+//! Reading order: [`security`] (what a worker proves itself with, and whom it trusts), [`verify`] (what a certificate proves),
+//! [`hello`] (telling a proxy of the mesh from everybody else), [`stream`] (the connection itself).
+//!
+//! Invariants: TLS 1.3 only; nothing is sent to an endpoint before it has proven the identity that discovery promised; a
+//! resumed session is verified like a new one; a renewal touches no connection that is there.
 
+pub mod hello;
+pub mod security;
+pub mod stream;
+pub mod verify;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use leno_core::names::Identity;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
+
+pub use security::{Security, Unproven};
+pub use stream::TlsStream;
+pub use verify::Wrong;
+
+/// The protocol inside is HTTP; its preface tells the version.
+pub const ALPN_HTTP: &[u8] = b"leno/http";
+/// The bytes inside are not looked at.
+pub const ALPN_TCP: &[u8] = b"leno/tcp";
+
+/// What is carried inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inner {
+    /// HTTP of any version.
+    Http,
+    /// Bytes that are not looked at.
+    Tcp,
+}
+
+impl Inner {
+    /// Its name in the handshake.
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http => ALPN_HTTP,
+            Self::Tcp => ALPN_TCP,
+        }
+    }
+
+    /// The one with this name.
+    pub fn of(alpn: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
+    }
+}
+
+/// Which end of a handshake this proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It dialled.
+    Client,
+    /// It was dialled.
+    Server,
+}
 
 /// What a handshake agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,3 +89,78 @@ impl Agreed {
         self.group.as_str().unwrap_or("unknown")
     }
 }
+
+/// What a handshake has shown.
+pub struct Proven {
+    /// Who the peer is.
+    pub identity: Identity,
+    /// What is carried inside.
+    pub inner: Inner,
+    /// What was agreed on.
+    pub agreed: Agreed,
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub enum Failed {
+    /// This proxy cannot prove itself.
+    Unproven(Unproven),
+    /// The peer is not who it should be, or cannot prove it.
+    Wrong(Wrong),
+    /// The peer broke the protocol, or has refused this proxy.
+    Protocol(rustls::Error),
+    /// The connection broke.
+    Io(io::Error),
+    /// It took too long.
+    Timeout,
+}
+
+impl Failed {
+    /// Metric label: a closed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unproven(_) => "no-certificate",
+            Self::Wrong(wrong) => wrong.reason(),
+            Self::Protocol(rustls::Error::AlertReceived(_)) => "refused-by-peer",
+            Self::Protocol(rustls::Error::NoCertificatesPresented) => "no-peer-certificate",
+            Self::Protocol(_) => "protocol",
+            Self::Io(_) => "broken",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unproven(unproven) => unproven.fmt(f),
+            Self::Wrong(wrong) => wrong.fmt(f),
+            Self::Protocol(rustls::Error::AlertReceived(alert)) => {
+                write!(f, "the peer refused the handshake ({alert:?}); its own log says why")
+            }
+            Self::Protocol(error) => write!(f, "the peer does not speak the mesh's TLS: {error}"),
+            Self::Io(error) => write!(f, "the connection broke during the handshake: {error}"),
+            Self::Timeout => f.write_str("the handshake took too long"),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<rustls::Error>() {
+            Ok(error) => match Wrong::of(&error) {
+                Some(wrong) => Self::Wrong(wrong.clone()),
+                None => Self::Protocol(error),
+            },
+            Err(error) => Self::Io(error),
+        }
+    }
+}
+
+/// The time certificates are compared with.
+pub(crate) fn now() -> rustls_pki_types::UnixTime {
+    rustls_pki_types::UnixTime::now()
+}
+
+/// Dialled by whom: an expected identity, shared by everything that refers to it.
+pub type Expected = Arc<Identity>;

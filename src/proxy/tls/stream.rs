@@ -1,0 +1,312 @@
+//! One mutual TLS connection, read and written with `&self` as plain ones are.
+//!
+//! Encrypted bytes are read into blocks of the worker and leave nothing behind but a record that is not whole yet. What is
+//! written is encrypted at once and handed to the kernel as far as it takes it; [`TlsStream::poll_flush`] waits for the
+//! rest, and so does everything that waits to read, so nothing stays behind when the caller only reads from then on.
+//!
+//! The end of a stream is its `close_notify`. A connection that ends without one was cut, and reading it is an error: only
+//! so can nobody take a cut body for a whole one (RFC 8446 section 6.1).
+//!
+//! Reading order: [`TlsStream::connect`], [`TlsStream::accept`], [`TlsStream::try_read`], [`TlsStream::poll_write`].
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::RecvFlags;
+use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
+use rustls_pki_types::ServerName;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::verify::Presented;
+use super::{Agreed, Expected, Failed, Inner, Proven, Security, Wrong, now};
+use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
+
+/// A mutual TLS connection whose handshake is done.
+pub struct TlsStream {
+    tcp: TcpStream,
+    state: RefCell<State>,
+    buffers: Rc<Buffers>,
+    agreed: Agreed,
+}
+
+struct State {
+    session: Connection,
+    /// Bytes read from the network that the session has not taken yet.
+    raw: Option<Buffer>,
+}
+
+/// Who says whether there is something to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// The runtime, which may not know yet of what has just arrived.
+    Runtime,
+    /// The kernel, at the price of a system call.
+    Kernel,
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("tcp", &self.tcp).field("agreed", &self.agreed).finish_non_exhaustive()
+    }
+}
+
+impl TlsStream {
+    /// Proves this proxy to who was dialled, and has `expected` proven.
+    pub async fn connect(
+        tcp: TcpStream,
+        address: IpAddr,
+        expected: &Expected,
+        inner: Inner,
+        security: &Security,
+        buffers: &Rc<Buffers>,
+    ) -> Result<Self, Failed> {
+        let config = security.client(expected, inner, now()).map_err(Failed::Unproven)?;
+        let name = ServerName::IpAddress(address.into());
+        let session = ClientConnection::new(config, name).map_err(Failed::Protocol)?;
+        let stream = Self::shake(tcp, session.into(), None, buffers).await?;
+        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
+        {
+            let state = stream.state.borrow();
+            let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
+            roots.verify_server(chain, expected, now()).map_err(Failed::Wrong)?;
+            if state.session.alpn_protocol() != Some(inner.alpn()) {
+                return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
+            }
+        }
+        Ok(stream)
+    }
+
+    /// Has who dialled proven, and proves this proxy; `first` is what was read of the connection before.
+    pub async fn accept(
+        tcp: TcpStream,
+        first: Option<Buffer>,
+        security: &Security,
+        buffers: &Rc<Buffers>,
+    ) -> Result<(Self, Proven), Failed> {
+        let config = security.server(now()).map_err(Failed::Unproven)?;
+        let session = ServerConnection::new(config).map_err(Failed::Protocol)?;
+        let stream = Self::shake(tcp, session.into(), first, buffers).await?;
+        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
+        let proven = {
+            let state = stream.state.borrow();
+            let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
+            let identity = roots.verify(chain, Presented::ByClient, now()).map_err(Failed::Wrong)?;
+            let inner = state.session.alpn_protocol().and_then(Inner::of);
+            let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
+            Proven { identity, inner, agreed: stream.agreed }
+        };
+        Ok((stream, proven))
+    }
+
+    /// The handshake, to its last byte.
+    async fn shake(tcp: TcpStream, session: Connection, raw: Option<Buffer>, buffers: &Rc<Buffers>) -> Result<Self, Failed> {
+        let unknown = Agreed {
+            version: rustls::ProtocolVersion::TLSv1_3,
+            cipher: rustls::CipherSuite::TLS13_AES_128_GCM_SHA256,
+            group: rustls::NamedGroup::X25519MLKEM768,
+            is_resumed: false,
+        };
+        let state = RefCell::new(State { session, raw });
+        let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown };
+        poll_fn(|cx| stream.poll_shake(cx)).await?;
+        stream.agreed = stream.agreement().ok_or(Failed::Protocol(rustls::Error::HandshakeNotComplete))?;
+        Ok(stream)
+    }
+
+    fn poll_shake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let flushed = self.poll_flush(cx)?;
+            let mut state = self.state.borrow_mut();
+            if !state.session.is_handshaking() {
+                drop(state);
+                ready!(flushed);
+                return self.poll_flush(cx);
+            }
+            match self.pull(&mut state, Ask::Runtime, 0) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_read_ready(cx))?,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn agreement(&self) -> Option<Agreed> {
+        let state = self.state.borrow();
+        let session = &state.session;
+        Some(Agreed {
+            version: session.protocol_version()?,
+            cipher: session.negotiated_cipher_suite()?.suite(),
+            group: session.negotiated_key_exchange_group()?.name(),
+            is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        })
+    }
+
+    /// What the handshake agreed on.
+    pub fn agreed(&self) -> Agreed {
+        self.agreed
+    }
+
+    /// The connection beneath.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Reads what is there; `WouldBlock` when nothing is. `Ok(0)` is the end, said by the peer.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.read_asking(into, Ask::Runtime)
+    }
+
+    fn read_asking(&self, into: &mut [u8], ask: Ask) -> io::Result<usize> {
+        let mut state = self.state.borrow_mut();
+        let mut filled = 0;
+        loop {
+            match state.session.reader().read(&mut into[filled..]) {
+                Ok(0) => return Ok(filled),
+                Ok(read) => filled += read,
+                Err(error) if !is_not_yet(&error) => return if filled > 0 { Ok(filled) } else { Err(error) },
+                Err(_) if filled > 0 && state.raw.is_none() => return Ok(filled),
+                Err(_) => match self.pull(&mut state, ask, into.len()) {
+                    Ok(_) => {}
+                    Err(_) if filled > 0 => return Ok(filled),
+                    Err(error) => return Err(error),
+                },
+            }
+            if filled == into.len() {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Gives the session more of what has arrived; 0 is the end of the connection. `wanted` is how much the caller has room for.
+    fn pull(&self, state: &mut State, ask: Ask, wanted: usize) -> io::Result<usize> {
+        if state.raw.is_none() {
+            state.raw = self.receive(ask, wanted)?;
+        }
+        let given = match &mut state.raw {
+            Some(raw) => {
+                let given = state.session.read_tls(&mut raw.filled())?;
+                raw.consume(given);
+                given
+            }
+            None => state.session.read_tls(&mut io::empty())?,
+        };
+        if state.raw.as_ref().is_some_and(|raw| raw.is_empty() || given == 0) {
+            state.raw = None;
+        }
+        if let Err(error) = state.session.process_new_packets() {
+            // The peer is told why, if it can be told at once.
+            self.send(state).unwrap_or_else(|error| tracing::debug!(%error, "the peer cannot be told what was wrong"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(given)
+    }
+
+    /// What has arrived; `None` at the end.
+    fn receive(&self, ask: Ask, wanted: usize) -> io::Result<Option<Buffer>> {
+        let mut block = if wanted >= LARGE_BLOCK { self.buffers.take_large() } else { self.buffers.take() };
+        let read = match ask {
+            Ask::Runtime => self.tcp.try_read(block.spare())?,
+            Ask::Kernel => {
+                let (read, _) = rustix::net::recv(&self.tcp, block.spare(), RecvFlags::DONTWAIT)?;
+                read
+            }
+        };
+        block.fill(read);
+        Ok((read > 0).then_some(block))
+    }
+
+    /// Waits until there is something to read inside, or the end.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written goes out while the caller waits for what comes back.
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            tracing::debug!(%error, "the peer takes nothing more; what it said before is still read");
+        }
+        let mut state = self.state.borrow_mut();
+        loop {
+            let is_there = match state.session.reader().into_first_chunk() {
+                Ok(_) => true,
+                Err(error) => !is_not_yet(&error),
+            };
+            if is_there {
+                return Poll::Ready(Ok(()));
+            }
+            match self.pull(&mut state, Ask::Runtime, 0) {
+                Ok(_) => {}
+                Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_read_ready(cx))?,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Takes at least one byte of `from`; what the kernel does not take of it waits, and stops the next call.
+    pub fn poll_write(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        let mut state = self.state.borrow_mut();
+        let taken = state.session.writer().write_vectored(from)?;
+        match self.send(&mut state) {
+            Err(error) if !is_not_yet(&error) => Poll::Ready(Err(error)),
+            Ok(()) | Err(_) => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    /// Hands everything written to the kernel.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.send(&mut self.state.borrow_mut()) {
+                Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_write_ready(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn send(&self, state: &mut State) -> io::Result<()> {
+        while state.session.wants_write() {
+            if state.session.write_tls(&mut Out(&self.tcp))? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be written; the other direction stays open.
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state.borrow_mut().session.send_close_notify();
+        ready!(self.poll_flush(cx))?;
+        Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
+    }
+
+    /// Whether nothing is there to be read, neither bytes nor the end, as the kernel knows it now. What TLS says to itself
+    /// (a ticket, new keys) does not count.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.read_asking(&mut [0], Ask::Kernel), Err(error) if is_not_yet(&error))
+    }
+}
+
+/// Whether it may simply be tried again.
+fn is_not_yet(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Where the session writes to.
+struct Out<'t>(&'t TcpStream);
+
+impl Write for Out<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0.try_write(from)
+    }
+
+    fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
