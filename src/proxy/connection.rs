@@ -13,6 +13,7 @@ use leno_core::service::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::admit::{Came, admit};
 use crate::buffers::Buffer;
 use crate::control::Alias;
 use crate::detect::{Verdict, detect};
@@ -26,7 +27,7 @@ use crate::original_dst::original_destination;
 use crate::pool::Peer;
 use crate::tcp;
 use crate::telemetry::{Destination, Direction, TcpRecord};
-use crate::tls::Agreed;
+use crate::tls::{Agreed, Inner};
 use crate::worker::Context;
 
 /// A connection somebody opened to this proxy.
@@ -170,7 +171,7 @@ pub(crate) async fn outbound(
     let protocol = service.view().and_then(|view| view.service.port(port).map(|port| port.protocol)).unwrap_or_default();
     let mut connection = Connection::new(io, peer, Side::Outbound { service, port }, context);
     connection.first = first;
-    by_protocol(connection, protocol).await
+    by_protocol(connection, protocol, Waited::No).await
 }
 
 /// To the app beside this proxy.
@@ -184,14 +185,26 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
     });
     let protocol = known.map_or(Protocol::Detect, |known| known.protocol);
     let side = Side::Inbound { app: context.app(app), port, labels };
-    by_protocol(Connection::new(io, peer, side, context), protocol).await
+    match Box::pin(admit(Connection::new(io, peer, side, context))).await? {
+        (connection, Came::Proven(Inner::Http) | Came::ForProbes) => http(connection).await,
+        (connection, Came::Proven(Inner::Tcp)) => Some(Met::Opaque(connection, None)),
+        (connection, Came::Plain) => by_protocol(connection, protocol, Waited::No).await,
+        (connection, Came::Silent) => by_protocol(connection, protocol, Waited::Yes).await,
+    }
 }
 
-async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {
+/// Whether a silent client has been waited for already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Yes,
+    No,
+}
+
+async fn by_protocol(connection: Box<Connection>, protocol: Protocol, waited: Waited) -> Option<Met> {
     match protocol {
         Protocol::Tls | Protocol::Tcp => Some(Met::Opaque(connection, None)),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => http(connection).await,
-        Protocol::Detect => detected(connection).await,
+        Protocol::Detect => detected(connection, waited).await,
     }
 }
 
@@ -211,8 +224,12 @@ async fn http(mut connection: Box<Connection>) -> Option<Met> {
 }
 
 /// The protocol is not declared: the first bytes tell.
-async fn detected(mut connection: Box<Connection>) -> Option<Met> {
+async fn detected(mut connection: Box<Connection>, waited: Waited) -> Option<Met> {
     let context = Rc::clone(&connection.context);
+    if waited == Waited::Yes {
+        context.recorder.detection_timed_out();
+        return Box::pin(silent(connection)).await;
+    }
     loop {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http1 => return Some(Met::Http1(connection)),
@@ -275,7 +292,7 @@ impl Connection {
     }
 
     /// Reads more of the first bytes; holds no buffer before there are any.
-    async fn read_first(&mut self) -> io::Result<usize> {
+    pub(crate) async fn read_first(&mut self) -> io::Result<usize> {
         loop {
             self.io.readable().await?;
             let mut buffer = self.first.take().unwrap_or_else(|| self.context.buffers.take());

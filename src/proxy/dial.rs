@@ -1,11 +1,10 @@
 //! The other end of a connection: dialled, and fed with bytes as they are.
 //!
-//! Reading order: [`opaque`], [`dial`], [`dial_peer`], [`pass_through`].
+//! Reading order: [`opaque`], [`dial`], [`dial_peer`], [`DialError`], [`pass_through`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -16,6 +15,7 @@ use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal};
 use crate::tcp;
 use crate::telemetry::{Destination, TcpRecord};
+use crate::tls::{End, Failed, Inner, TlsStream, Wrong};
 use crate::worker::Context;
 
 /// The other end of an opaque connection.
@@ -74,39 +74,90 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match &connection.side {
         Side::Explicit => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
-        Side::Inbound { app, labels, .. } => match dial_peer(app, context.settings.connect_timeout).await {
+        Side::Inbound { app, labels, .. } => match dial_peer(app, Inner::Tcp, context).await {
             Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), _in_flight: Some(app.begin()) }),
-            Err(_) => Err(DialFailure { refusal: Refusal::ConnectFailed, labels: Rc::clone(labels) }),
+            Err(error) => Err(DialFailure { refusal: error.refusal(), labels: Rc::clone(labels) }),
         },
         Side::Outbound { service, port } => {
             let gone = || DialFailure { refusal: Refusal::UnknownService, labels: nobody() };
             let view = service.view().ok_or_else(gone)?;
             let route = target::route_connection(&view, *port, &context.directory)
                 .map_err(|refusal| DialFailure { refusal, labels: view.labels(&service.id, None, None) })?;
-            let mut tried = Vec::new();
+            let (mut tried, mut refusal) = (Vec::new(), Refusal::NoEndpoint);
             while let Some((endpoint, in_flight)) = route.pick(&tried, context).await {
                 let address = endpoint.peer.address();
-                match dial_peer(&endpoint.peer, context.settings.connect_timeout).await {
+                match dial_peer(&endpoint.peer, Inner::Tcp, context).await {
                     Ok(io) => return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), _in_flight: Some(in_flight) }),
-                    Err(error) => tracing::debug!(%error, %address, service = %service.id, "endpoint does not accept"),
+                    Err(error) => {
+                        error.log(address);
+                        refusal = error.refusal();
+                    }
                 }
                 tried.push(address);
                 if tried.len() > OTHERS_MAX {
                     break;
                 }
             }
-            let refusal = if tried.is_empty() { Refusal::NoEndpoint } else { Refusal::ConnectFailed };
             Err(DialFailure { refusal, labels: route.labels(None::<&EndpointState>) })
         }
     }
 }
 
-/// Dials a peer, within `limit`.
-pub(crate) async fn dial_peer(peer: &Peer, limit: Duration) -> io::Result<Io> {
-    match timeout(limit, Io::dial(peer.address())).await {
-        Ok(result) => result,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+/// Why a peer could not be reached.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// It does not accept connections.
+    Connect(io::Error),
+    /// It accepted, and the handshake failed.
+    Tls(Failed),
+}
+
+impl DialError {
+    /// What the client is told.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Connect(_) => Refusal::ConnectFailed,
+            Self::Tls(Failed::Unproven(_)) => Refusal::NoCertificate,
+            Self::Tls(Failed::Wrong(Wrong::Identity { .. })) => Refusal::IdentityMismatch,
+            Self::Tls(Failed::Wrong(_) | Failed::Protocol(_) | Failed::Io(_) | Failed::Timeout) => Refusal::TlsFailed,
+        }
     }
+
+    /// What people are told. Handshakes fail where something is wrong; connections also where pods come and go.
+    pub(crate) fn log(&self, address: SocketAddr) {
+        match self {
+            Self::Connect(error) => tracing::debug!(%error, %address, "endpoint does not accept"),
+            Self::Tls(error) => tracing::warn!(%error, reason = error.reason(), %address, "no secure connection to an endpoint"),
+        }
+    }
+}
+
+/// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
+pub(crate) async fn dial_peer(peer: &Peer, inner: Inner, context: &Context) -> Result<Io, DialError> {
+    let settings = &context.settings;
+    let mut is_connected = false;
+    let reached = timeout(settings.connect_timeout, async {
+        let stream = crate::io::dial(peer.address()).await.map_err(DialError::Connect)?;
+        is_connected = true;
+        let Some(identity) = peer.identity() else { return Ok(Io::Plain(stream)) };
+        // A call to the pod's own address leads past the proxy: there is nobody to shake hands with but the app.
+        if settings.intercepts && stream.local_addr().is_ok_and(|own| own.ip() == peer.address().ip()) {
+            return Ok(Io::Plain(stream));
+        }
+        let secured = TlsStream::connect(stream, peer.address().ip(), identity, inner, &context.security, &context.buffers);
+        secured.await.map(|stream| Io::Tls(Box::new(stream))).map_err(DialError::Tls)
+    });
+    let result = match reached.await {
+        Ok(result) => result,
+        Err(_) if is_connected => Err(DialError::Tls(Failed::Timeout)),
+        Err(_) => Err(DialError::Connect(io::ErrorKind::TimedOut.into())),
+    };
+    match &result {
+        Ok(Io::Tls(stream)) => context.recorder.handshake(End::Client, "ok", stream.agreed().is_resumed),
+        Err(DialError::Tls(failed)) => context.recorder.handshake(End::Client, failed.reason(), false),
+        Ok(Io::Plain(_)) | Err(DialError::Connect(_)) => {}
+    }
+    result
 }
 
 /// To an address that is no service of the mesh: as if no proxy were there.

@@ -35,6 +35,7 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// What one worker knows.
 pub struct Directory {
     asks: UnboundedSender<Ask>,
+    identity: bool,
     /// What the worker sends to, shared by all services.
     pub peers: Peers,
     aliases: RefCell<Map<Alias, Meaning>>,
@@ -104,9 +105,13 @@ pub struct EndpointState {
 
 impl Directory {
     /// Knows nothing yet; asks go to `asks`.
-    pub fn new(asks: UnboundedSender<Ask>) -> Self {
+    ///
+    /// `identity` says whether endpoints of which it is known who must answer have to prove it; without, all are spoken to in plain
+    /// text.
+    pub fn new(asks: UnboundedSender<Ask>, identity: bool) -> Self {
         Self {
             asks,
+            identity,
             peers: Peers::default(),
             aliases: RefCell::default(),
             services: RefCell::default(),
@@ -197,6 +202,25 @@ impl Directory {
         tokio::time::timeout(ANSWER_TIME_MAX, wait).await.unwrap_or_default()
     }
 
+    /// Waits a bounded time until the controller has said what this proxy is.
+    pub async fn wait_for_workload(&self) {
+        if self.workload.borrow().is_some() {
+            return;
+        }
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.workload.borrow().is_some() || self.connected.get() == Some(false) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        if tokio::time::timeout(ANSWER_TIME_MAX, wait).await.is_err() {
+            tracing::debug!("the controller has not said yet what this proxy is");
+        }
+    }
+
     /// What this proxy itself is, once the controller has said it.
     pub fn workload(&self) -> Option<Arc<Workload>> {
         self.workload.borrow().clone()
@@ -220,7 +244,8 @@ impl Directory {
             Update::Endpoints(id, endpoints) => {
                 // Endpoints nobody here asked for belong to another worker's traffic.
                 if let Some(set) = self.endpoints.borrow().get(&id) {
-                    let index = endpoints.map_or_else(EndpointIndex::default, |endpoints| EndpointIndex::new(&endpoints, &self.peers));
+                    let index = endpoints
+                        .map_or_else(EndpointIndex::default, |endpoints| EndpointIndex::new(&endpoints, &self.peers, self.identity));
                     set.current.replace(Some(Rc::new(index)));
                 }
             }
@@ -228,6 +253,7 @@ impl Directory {
                 self.workload.replace(Some(workload));
             }
             // What connections are secured with is not the directory's business.
+            // The worker's own.
             Update::Trust(_) | Update::Credentials(_) => {}
             Update::Connected(connected) => self.connected.set(Some(connected)),
         }
@@ -343,8 +369,11 @@ impl EndpointSet {
 }
 
 impl EndpointIndex {
-    fn new(endpoints: &Endpoints, peers: &Peers) -> Self {
-        let state = |endpoint: &Endpoint| Rc::new(EndpointState { endpoint: endpoint.clone(), peer: peers.get(endpoint.address) });
+    fn new(endpoints: &Endpoints, peers: &Peers, identity: bool) -> Self {
+        let state = |endpoint: &Endpoint| {
+            let peer = peers.get(endpoint.address, endpoint.identity.clone().filter(|_| identity));
+            Rc::new(EndpointState { endpoint: endpoint.clone(), peer })
+        };
         let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();
         let mut versions: Vec<(Name, Vec<Rc<EndpointState>>)> = Vec::new();
         for endpoint in &all {
@@ -377,7 +406,7 @@ mod tests {
 
     fn directory() -> (Directory, UnboundedReceiver<Ask>) {
         let (asks, asked) = unbounded_channel();
-        (Directory::new(asks), asked)
+        (Directory::new(asks, true), asked)
     }
 
     fn payment() -> ServiceId {

@@ -23,12 +23,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::endpoints::EndpointsId;
 use leno_core::names::{Name, WorkloadId};
 
 use crate::probe;
+use crate::probes::Probes;
 use crate::telemetry::AccessLogMode;
 
 /// Where redirected outbound traffic is taken.
@@ -57,7 +59,7 @@ pub struct Environment {
     /// Where the workload's token is.
     pub token_file: Option<PathBuf>,
     /// Probes that pass without an identity.
-    pub probes: Name,
+    pub probes: Arc<Probes>,
     /// Domain of cluster host names.
     pub cluster_domain: Name,
     /// Whether redirected traffic is taken.
@@ -158,7 +160,7 @@ impl Environment {
             control_address: control_address.to_owned(),
             pod_ip: variables.parsed("LENO_POD_IP", Ipv4Addr::LOCALHOST.into(), "an IP address")?,
             token_file: variables.get("LENO_TOKEN_FILE").map(PathBuf::from),
-            probes: variables.get("LENO_PROBES").unwrap_or_default().into(),
+            probes: Arc::new(variables.parsed("LENO_PROBES", Probes::default(), "PORT/PATH, separated by commas")?),
             cluster_domain: variables.get("LENO_CLUSTER_DOMAIN").unwrap_or("cluster.local").into(),
             intercept: intercept(&variables)?,
             services: services(&variables)?,

@@ -5,6 +5,7 @@
 //! the connection, [`telemetry`] keeps the record. [`control`] keeps the configuration current, [`admin`] answers people.
 
 pub mod admin;
+mod admit;
 pub mod boot;
 pub mod buffers;
 pub mod connection;
@@ -24,6 +25,7 @@ pub mod listen;
 pub mod original_dst;
 pub mod pool;
 pub mod probe;
+pub mod probes;
 pub mod sidecar;
 pub mod target;
 pub mod tcp;

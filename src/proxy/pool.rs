@@ -1,5 +1,8 @@
 //! Peers: the addresses a worker sends to, with what is in flight there and the connections that rest.
 //!
+//! A peer is an address and who must answer there. An address that comes to stand for another identity, or for none, is
+//! another peer, so that no connection serves whom it was not made for.
+//!
 //! A [`Peer`] lives as long as an endpoint set or a request holds it. When the last one lets go, its resting
 //! connections close; requests in flight finish on theirs.
 
@@ -8,9 +11,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use leno_core::names::Identity;
 
 use crate::http2::upstream::Upstreams;
 use crate::io::Io;
@@ -18,6 +23,7 @@ use crate::io::Io;
 /// One address that requests are sent to.
 pub struct Peer {
     address: SocketAddr,
+    identity: Option<Arc<Identity>>,
     in_flight: Cell<u32>,
     resting: RefCell<Vec<Resting>>,
     pub(crate) http2: Upstreams,
@@ -31,10 +37,13 @@ struct Resting {
 /// Counts a request as in flight at its peer until dropped.
 pub struct InFlight(Rc<Peer>);
 
-/// All peers of a worker, by address, so that services that share a pod share its connections and its load.
+/// Where a peer is, and who must answer there.
+type Place = (SocketAddr, Option<Arc<Identity>>);
+
+/// All peers of a worker, by address and identity, so that services that share a pod share its connections and its load.
 #[derive(Default)]
 pub struct Peers {
-    by_address: RefCell<HashMap<SocketAddr, Weak<Peer>, RandomState>>,
+    by_place: RefCell<HashMap<Place, Weak<Peer>, RandomState>>,
 }
 
 /// How many connections may rest, and for how long.
@@ -53,20 +62,27 @@ impl Default for RestLimits {
 }
 
 impl Peers {
-    /// The peer at `address`, made when nobody holds it yet.
-    pub fn get(&self, address: SocketAddr) -> Rc<Peer> {
-        let mut peers = self.by_address.borrow_mut();
-        if let Some(peer) = peers.get(&address).and_then(Weak::upgrade) {
+    /// The peer at `address` that speaks plain text, made when nobody holds it yet.
+    pub fn plain(&self, address: SocketAddr) -> Rc<Peer> {
+        self.get(address, None)
+    }
+
+    /// The peer at `address` that must prove to be `identity`, made when nobody holds it yet.
+    pub fn get(&self, address: SocketAddr, identity: Option<Arc<Identity>>) -> Rc<Peer> {
+        let mut peers = self.by_place.borrow_mut();
+        let place = (address, identity);
+        if let Some(peer) = peers.get(&place).and_then(Weak::upgrade) {
             return peer;
         }
-        let peer = Rc::new(Peer { address, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
-        peers.insert(address, Rc::downgrade(&peer));
+        let identity = place.1.clone();
+        let peer = Rc::new(Peer { address, identity, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
+        peers.insert(place, Rc::downgrade(&peer));
         peer
     }
 
     /// Closes what has rested too long or was closed by the other side, and forgets peers nobody holds.
     pub fn sweep(&self, now: Instant, limits: RestLimits) {
-        self.by_address.borrow_mut().retain(|_, peer| {
+        self.by_place.borrow_mut().retain(|_, peer| {
             let Some(peer) = peer.upgrade() else { return false };
             peer.resting
                 .borrow_mut()
@@ -80,6 +96,11 @@ impl Peer {
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who must answer there, proven by mutual TLS; `None` where plain text is spoken.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// Requests in flight there, from this worker.

@@ -54,6 +54,7 @@ fn config(environment: &Environment) -> anyhow::Result<Config> {
     let mut settings = Settings::new(environment.workload.clone());
     settings.cluster_domain = Arc::clone(&environment.cluster_domain);
     settings.probes = Arc::clone(&environment.probes);
+    settings.intercepts = environment.intercept;
     let mut listeners = if environment.intercept { intercepting() } else { Vec::new() };
     for (id, address) in &environment.services {
         listeners.push((*address, Accept::OutboundService { service: id.service.clone(), port: id.port }));

@@ -46,6 +46,12 @@ pub enum Refusal {
     NoEndpoint,
     /// Nobody accepted the connection.
     ConnectFailed,
+    /// This proxy has no valid certificate to prove itself with.
+    NoCertificate,
+    /// Somebody else answers at the endpoint's address.
+    IdentityMismatch,
+    /// The endpoint cannot prove who it is, or refused this proxy.
+    TlsFailed,
     /// The connection broke before a response.
     Disconnected,
     /// What came back was no valid response.
@@ -60,8 +66,8 @@ impl Refusal {
         match self {
             Self::UnknownService => 404,
             Self::MissingDestination | Self::NoWeight => 500,
-            Self::NoEndpoint => 503,
-            Self::ConnectFailed | Self::Disconnected | Self::BadResponse => 502,
+            Self::NoEndpoint | Self::NoCertificate => 503,
+            Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::Disconnected | Self::BadResponse => 502,
             Self::Timeout => 504,
         }
     }
@@ -74,6 +80,9 @@ impl Refusal {
             Self::NoWeight => "no-weight",
             Self::NoEndpoint => "no-endpoint",
             Self::ConnectFailed => "connect-failed",
+            Self::NoCertificate => "no-certificate",
+            Self::IdentityMismatch => "identity-mismatch",
+            Self::TlsFailed => "tls-failed",
             Self::Disconnected => "disconnected",
             Self::BadResponse => "bad-response",
             Self::Timeout => "timeout",
@@ -88,6 +97,9 @@ impl Refusal {
             Self::NoWeight => "no destination may receive this request\n",
             Self::NoEndpoint => "the service has no endpoint that is ready\n",
             Self::ConnectFailed => "no endpoint of the service accepted the connection\n",
+            Self::NoCertificate => "this workload has no valid certificate to prove itself with\n",
+            Self::IdentityMismatch => "another workload answers at the endpoint's address\n",
+            Self::TlsFailed => "no secure connection to the endpoint could be made\n",
             Self::Disconnected => "the endpoint closed the connection before it answered\n",
             Self::BadResponse => "the endpoint sent an answer that is no valid HTTP\n",
             Self::Timeout => "the service did not answer in the time the route allows\n",

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -23,7 +24,9 @@ use crate::directory::Directory;
 use crate::drain::{Drain, Draining};
 use crate::listen::{self, Listener};
 use crate::pool::{Peer, RestLimits};
+use crate::probes::Probes;
 use crate::telemetry::{AccessLog, Recorder, Registry};
+use crate::tls::Security;
 
 /// How often resting connections are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -59,10 +62,14 @@ pub struct Settings {
     pub cluster_domain: Name,
     /// Whether the workload has an identity: only then its connections are secured.
     pub identity: bool,
-    /// The app's probes, which its kubelet makes without an identity: `PORT/PATH`, separated by commas.
-    pub probes: Name,
+    /// Whether traffic is redirected to this proxy. What it dials at its own address leads straight to the app then.
+    pub intercepts: bool,
+    /// The app's probes, which its kubelet makes without an identity.
+    pub probes: Arc<Probes>,
     /// How long an endpoint may take to accept a connection.
     pub connect_timeout: Duration,
+    /// How long who dials may take for its first message and the whole handshake.
+    pub handshake_timeout: Duration,
     /// How long a client may take from a head's first byte to its last.
     pub head_timeout: Duration,
     /// How long the first bytes of a connection are waited for where the protocol is not declared.
@@ -78,8 +85,10 @@ impl Settings {
             workload,
             cluster_domain: "cluster.local".into(),
             identity: false,
-            probes: "".into(),
+            intercepts: false,
+            probes: Arc::default(),
             connect_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
             detect_timeout: Duration::from_millis(300),
             rest: RestLimits::default(),
@@ -93,6 +102,8 @@ pub struct Context {
     pub settings: Settings,
     /// Services and endpoints.
     pub directory: Directory,
+    /// What this proxy proves itself with, and whom it trusts.
+    pub security: Security,
     /// Blocks for bytes in motion.
     pub buffers: Rc<Buffers>,
     /// Counters and the access log.
@@ -118,7 +129,7 @@ impl Context {
     /// The app (one of the workload's own ports) at `address`.
     pub fn app(&self, address: SocketAddr) -> Rc<Peer> {
         let mut apps = self.apps.borrow_mut();
-        Rc::clone(apps.entry(address).or_insert_with(|| self.directory.peers.get(address)))
+        Rc::clone(apps.entry(address).or_insert_with(|| self.directory.peers.plain(address)))
     }
 }
 
@@ -135,7 +146,8 @@ impl Worker {
         let context = Rc::new(Context {
             own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
             stranger: Rc::default(),
-            directory: Directory::new(asks),
+            directory: Directory::new(asks, settings.identity),
+            security: Security::default(),
             buffers: Rc::default(),
             recorder: registry.recorder(access_log),
             draining: Draining::default(),
@@ -158,7 +170,13 @@ impl Worker {
 
 async fn take_updates(context: Rc<Context>, mut updates: UnboundedReceiver<Update>) {
     while let Some(update) = updates.recv().await {
-        context.directory.apply(update);
+        match update {
+            Update::Credentials(credentials) => context.security.set_credentials(credentials),
+            Update::Trust(trust) => context.security.set_trust(trust),
+            other @ (Update::Alias(..) | Update::Service(..) | Update::Endpoints(..) | Update::Workload(_) | Update::Connected(_)) => {
+                context.directory.apply(other)
+            }
+        }
     }
     // The control thread has ended; what is known goes on serving.
     context.directory.apply(Update::Connected(false));

@@ -20,6 +20,7 @@ use super::is_not_yet;
 use super::record::{RequestId, TunnelRecord};
 use super::request::{self, Additions, Form, Framing, Request};
 use super::response::{self, Asked, Keep, Response};
+use crate::admit::{self, Asks};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Side};
 use crate::dial::dial_peer;
@@ -28,6 +29,7 @@ use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::tls::Inner;
 use crate::worker::Context;
 
 /// What becomes of the connection after a request.
@@ -139,7 +141,26 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
     };
     match prepare(connection, &whom, inbox, range, started) {
         Ok(exchange) => exchange.drive().await,
-        Err(error) => refuse(connection, error).await,
+        Err(Unfit::Head(error)) => refuse(connection, error).await,
+        Err(Unfit::Unproven) => {
+            admit::refuse(&connection.side, connection.peer, connection.since, &connection.context);
+            connection.io.abort_on_close();
+            After::Close
+        }
+    }
+}
+
+/// Why a request is not even routed.
+enum Unfit {
+    /// Its head is refused.
+    Head(HeadError),
+    /// Its connection proves nothing, and has to.
+    Unproven,
+}
+
+impl From<HeadError> for Unfit {
+    fn from(error: HeadError) -> Self {
+        Self::Head(error)
     }
 }
 
@@ -198,7 +219,7 @@ fn prepare<'c>(
     inbox: Buffer,
     range: Range<usize>,
     started: Instant,
-) -> Result<Exchange<'c>, HeadError> {
+) -> Result<Exchange<'c>, Unfit> {
     let context = &*connection.context;
     let mut out = context.buffers.take();
     let head = Head::parse(inbox.block(), range)?;
@@ -206,6 +227,11 @@ fn prepare<'c>(
         head.within_app_limits()?;
     }
     let request = Request::judge(&head)?;
+    let is_bare = request.form == Form::Origin && request.body == Framing::None && !request.upgrade;
+    let asks = if is_bare { Asks::Http(request.method.text(head.bytes), request.target.text(head.bytes)) } else { Asks::Other };
+    if admit::is_refused(&connection.side, connection.tls.as_ref(), &asks, context) {
+        return Err(Unfit::Unproven);
+    }
     let id = match head.get("x-request-id") {
         Some(_) => RequestId::Sent(request.request_id),
         None => RequestId::make([context.draw(), context.draw()]),
@@ -289,19 +315,23 @@ impl Exchange<'_> {
     async fn attempts(&mut self) -> Result<Arrived, Failure> {
         let mut tried = Vec::new();
         let mut may_reuse = true;
+        let mut unreached = Refusal::ConnectFailed;
         loop {
             let peer = match self.pick(&tried).await {
                 Ok(peer) => peer,
-                Err(Refusal::NoEndpoint) if !tried.is_empty() => return Err(Failure::Refused(Refusal::ConnectFailed)),
+                Err(Refusal::NoEndpoint) if !tried.is_empty() => return Err(Failure::Refused(unreached)),
                 Err(refusal) => return Err(Failure::Refused(refusal)),
             };
-            let Some((io, reused)) = self.connect(&peer, may_reuse).await else {
-                tried.push(peer.address());
-                let is_last = tried.len() > OTHERS_MAX || matches!(self.target, Target::Address(_));
-                if is_last {
-                    return Err(Failure::Refused(Refusal::ConnectFailed));
+            let (io, reused) = match self.connect(&peer, may_reuse).await {
+                Ok(connected) => connected,
+                Err(refusal) => {
+                    unreached = refusal;
+                    tried.push(peer.address());
+                    if tried.len() > OTHERS_MAX || matches!(self.target, Target::Address(_)) {
+                        return Err(Failure::Refused(unreached));
+                    }
+                    continue;
                 }
-                continue;
             };
             match self.attempt(io).await {
                 Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => tried.push(peer.address()),
@@ -340,19 +370,19 @@ impl Exchange<'_> {
     }
 
     /// A connection to `peer`, and whether it has been used before.
-    async fn connect(&self, peer: &Peer, may_reuse: bool) -> Option<(Io, bool)> {
-        let settings = &self.connection.context.settings;
+    async fn connect(&self, peer: &Peer, may_reuse: bool) -> Result<(Io, bool), Refusal> {
+        let context = &*self.connection.context;
         if may_reuse {
             let sure = if self.is_idempotent { Sure::AsKnown } else { Sure::AskKernel };
-            if let Some(io) = peer.reuse(Instant::now(), settings.rest, sure) {
-                return Some((io, true));
+            if let Some(io) = peer.reuse(Instant::now(), context.settings.rest, sure) {
+                return Ok((io, true));
             }
         }
-        match Box::pin(dial_peer(peer, settings.connect_timeout)).await {
-            Ok(io) => Some((io, false)),
+        match Box::pin(dial_peer(peer, Inner::Http, context)).await {
+            Ok(io) => Ok((io, false)),
             Err(error) => {
-                tracing::debug!(%error, address = %peer.address(), "endpoint does not accept");
-                None
+                error.log(peer.address());
+                Err(error.refusal())
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::directory::ServiceState;
 use crate::pool::Peer;
 use crate::target::Refusal;
 use crate::telemetry::Destination;
+use crate::tls::Inner;
 
 /// The port of a target that names none.
 const HTTP_PORT: u16 = 80;
@@ -71,7 +72,7 @@ pub(super) async fn whom(connection: &Connection, block: &[u8], range: Range<usi
     match found.ok().and_then(|mut addresses| addresses.next()) {
         Some(address) if !context.own_addresses.contains(&address) => {
             let labels = Destination { service: None, version: None, route: None };
-            Ok((Whom::Address(context.directory.peers.get(address), Rc::new(labels)), form))
+            Ok((Whom::Address(context.directory.peers.plain(address), Rc::new(labels)), form))
         }
         Some(_) | None => Ok((Whom::Nobody(Refusal::UnknownService), form)),
     }
@@ -99,11 +100,11 @@ pub(super) async fn connect(connection: &Connection, whom: Whom, first: Buffer) 
     let to = match whom {
         Whom::Service(service, port) => NextTo::Service(service, port),
         Whom::Nobody(refusal) => return Err(refusal),
-        Whom::Address(peer, labels) => match dial_peer(&peer, connection.context.settings.connect_timeout).await {
+        Whom::Address(peer, labels) => match dial_peer(&peer, Inner::Tcp, &connection.context).await {
             Ok(io) => NextTo::Outside(Dialled::outside(io, peer.address(), labels)),
             Err(error) => {
-                tracing::debug!(%error, address = %peer.address(), "cannot reach an address outside the mesh");
-                return Err(Refusal::ConnectFailed);
+                error.log(peer.address());
+                return Err(error.refusal());
             }
         },
     };

@@ -48,6 +48,8 @@ struct Tries {
     avoid: Vec<SocketAddr>,
     /// How many could not be reached, or could not reach their app.
     unreachable: usize,
+    /// Why the last of them could not be.
+    why: Option<Refusal>,
     /// How often the request was sent again.
     again: usize,
 }
@@ -232,17 +234,17 @@ impl Exchange {
                     tries.avoid.clear();
                     continue;
                 }
-                Err(Refusal::NoEndpoint) => return Err(Failure::Refused(Refusal::ConnectFailed)),
+                Err(Refusal::NoEndpoint) => return Err(Failure::Refused(tries.why.unwrap_or(Refusal::ConnectFailed))),
                 Err(refusal) => return Err(Failure::Refused(refusal)),
             };
-            let lease = match peer.http2.lease(&peer, self.client.context.settings.connect_timeout).await {
+            let lease = match peer.http2.lease(&peer, &self.client.context).await {
                 Ok(lease) => lease,
-                Err(error) => {
-                    tracing::debug!(%error, address = %peer.address(), "endpoint does not accept");
+                Err(refusal) => {
                     tries.unreachable += 1;
+                    tries.why = Some(refusal);
                     tries.avoid.push(peer.address());
                     if tries.unreachable > OTHERS_MAX || !self.is_for_many() {
-                        return Err(Failure::Refused(Refusal::ConnectFailed));
+                        return Err(Failure::Refused(refusal));
                     }
                     continue;
                 }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn inbound() -> Side {
-        let app = Peers::default().get(([127, 0, 0, 1], 1).into());
+        let app = Peers::default().plain(([127, 0, 0, 1], 1).into());
         Side::Inbound { app, port: 1, labels: Rc::new(Destination::default()) }
     }
 

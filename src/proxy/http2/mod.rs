@@ -21,10 +21,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::Builder;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
 use leno_core::request::Caller;
 
+use crate::admit::{self, Asks};
 use crate::connection::{Connection, Side};
 use crate::tls::Agreed;
 use crate::worker::Context;
@@ -51,7 +53,6 @@ struct Client {
     peer: SocketAddr,
     #[expect(dead_code, reason = "authorization and telemetry read it")]
     caller: Rc<Caller>,
-    #[expect(dead_code, reason = "telemetry reads it")]
     tls: Option<Agreed>,
     side: Side,
     context: Rc<Context>,
@@ -62,7 +63,7 @@ struct Client {
 /// Serves requests until the connection ends. From the beginning of draining on, none is accepted any more
 /// (GOAWAY), and those that run are finished.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { io, peer, caller, tls, side, first, context, since: _ } = connection;
+    let Connection { io, peer, caller, tls, side, first, context, since } = connection;
     let client = Rc::new(Client { peer, caller, tls, side, address: head::address_value(peer.ip()), context });
     let handshake = server(&client.side).handshake::<_, Bytes>(Rewind::new(io, first));
     let mut streams = match Box::pin(handshake).await {
@@ -81,6 +82,11 @@ pub(crate) async fn serve(connection: Connection) {
                 is_ending = true;
                 streams.graceful_shutdown();
             }
+            Some(Some(Ok((request, _)))) if is_refused(&client, &request) => {
+                admit::refuse(&client.side, peer, since, &client.context);
+                streams.abrupt_shutdown(Reason::INADEQUATE_SECURITY);
+                is_ending = true;
+            }
             Some(Some(Ok((request, respond)))) => {
                 tokio::task::spawn_local(exchange::run(Rc::clone(&client), request, respond));
             }
@@ -91,6 +97,12 @@ pub(crate) async fn serve(connection: Connection) {
             Some(None) => return,
         }
     }
+}
+
+/// Whether the connection proves nothing, and has to for this request.
+fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
+    let asks = if head::is_grpc(request.headers()) { Asks::Grpc(request.uri().path()) } else { Asks::Other };
+    admit::is_refused(&client.side, client.tls.as_ref(), &asks, &client.context)
 }
 
 fn server(side: &Side) -> Builder {

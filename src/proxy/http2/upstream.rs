@@ -19,8 +19,12 @@ use tokio::time::timeout;
 
 use super::rewind::Rewind;
 use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::dial::dial_peer;
+use crate::dial::{DialError, dial_peer};
+use crate::io::Io;
 use crate::pool::Peer;
+use crate::target::Refusal;
+use crate::tls::Inner;
+use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
 const LINKS_MAX: usize = 16;
@@ -36,6 +40,8 @@ pub(crate) struct Upstreams {
     dialling: Mutex<()>,
     /// Dials that failed, so that those who waited for one do not dial again in a row.
     failures: Cell<u64>,
+    /// Why the last of them failed.
+    failure: Cell<Option<Refusal>>,
 }
 
 struct Link {
@@ -85,7 +91,7 @@ impl Link {
 
 impl Upstreams {
     /// A place on a connection to `peer`, which these are the connections of; dials where there is none.
-    pub(super) async fn lease(&self, peer: &Peer, connect_timeout: Duration) -> io::Result<Lease> {
+    pub(super) async fn lease(&self, peer: &Peer, context: &Context) -> Result<Lease, Refusal> {
         if let Some(lease) = self.existing() {
             return Ok(lease);
         }
@@ -95,17 +101,19 @@ impl Upstreams {
             return Ok(lease);
         }
         if self.failures.get() != failures {
-            return Err(io::ErrorKind::ConnectionRefused.into());
+            return Err(self.failure.get().unwrap_or(Refusal::ConnectFailed));
         }
-        match Box::pin(open(peer, connect_timeout)).await {
+        match Box::pin(open(peer, context)).await {
             Ok(link) => {
                 let lease = Lease::new(&link);
                 self.links.borrow_mut().push(link);
                 Ok(lease)
             }
             Err(error) => {
+                error.log(peer.address());
                 self.failures.set(failures.wrapping_add(1));
-                Err(error)
+                self.failure.set(Some(error.refusal()));
+                Err(error.refusal())
             }
         }
     }
@@ -125,8 +133,12 @@ impl Upstreams {
 }
 
 /// Opens a connection and waits for the peer's settings; a task of its own drives it then.
-async fn open(peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
-    let io = dial_peer(peer, connect_timeout).await?;
+async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
+    let io = dial_peer(peer, Inner::Http, context).await?;
+    settled(io, peer, context.settings.connect_timeout).await.map_err(DialError::Connect)
+}
+
+async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
     let (requests, mut connection) = handshake.map_err(io::Error::other)?;
     let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use leno_core::names::ServiceId;
 
-use super::recorder::{Registry, locked};
+use super::recorder::{Handshake, Registry, WorkerSeries, locked};
 use super::series::{BUCKETS_US, Counter, RequestSeries};
 use super::{Destination, Direction, Spoken};
 
@@ -171,11 +172,27 @@ impl Registry {
                 writeln!(page, "{name}{{direction=\"{}\"}} {sum}", direction.as_str())?;
             }
         }
+        render_handshakes(&workers, page)?;
         head(page, "leno_detection_timeouts_total", "counter", "Connections whose client stayed silent on a port of undeclared protocol.")?;
         writeln!(page, "leno_detection_timeouts_total {}", workers.iter().map(|worker| worker.detection_timeouts.get()).sum::<u64>())?;
         head(page, "leno_access_log_dropped_total", "counter", "Access log lines dropped because standard output was not read.")?;
         writeln!(page, "leno_access_log_dropped_total {}", workers.iter().map(|worker| worker.access_log_dropped.get()).sum::<u64>())
     }
+}
+
+fn render_handshakes(workers: &[Arc<WorkerSeries>], page: &mut String) -> std::fmt::Result {
+    let name = "leno_tls_handshakes_total";
+    head(page, name, "counter", "Handshakes of mutual TLS, by which end this proxy was and how they ended.")?;
+    let mut sums: BTreeMap<Handshake, u64> = BTreeMap::new();
+    for worker in workers {
+        for (kind, count) in locked(&worker.handshakes).iter() {
+            *sums.entry(*kind).or_default() += count.get();
+        }
+    }
+    for ((end, result, is_resumed), count) in sums {
+        writeln!(page, "{name}{{side=\"{}\",result=\"{result}\",resumed=\"{is_resumed}\"}} {count}", end.as_str())?;
+    }
+    Ok(())
 }
 
 const TCP_METRICS: [(&str, &str); 4] = [

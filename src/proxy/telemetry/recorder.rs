@@ -11,11 +11,15 @@ use foldhash::fast::RandomState;
 use super::access_log::AccessLog;
 use super::series::{Counter, RequestSeries, TcpSeries};
 use super::{Destination, Direction, RequestRecord, Spoken};
+use crate::tls::End;
 
 /// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
 const SERIES_IDLE: Duration = Duration::from_secs(3600);
 /// Reasons beyond this many are counted together: the set is closed, this only bounds a mistake.
 const REASONS_MAX: usize = 64;
+
+/// Handshakes of one kind: which end this proxy was, how they ended, and whether they resumed a session.
+pub(super) type Handshake = (End, &'static str, bool);
 
 /// A request series and whose it is.
 type SharedRequests = (Direction, Spoken, Destination, Weak<RequestSeries>);
@@ -30,6 +34,7 @@ pub struct WorkerSeries {
     pub(super) reasons: Mutex<Vec<(Direction, &'static str, Arc<Counter>)>>,
     pub(super) connections_open: [Counter; 2],
     pub(super) connections_total: [Counter; 2],
+    pub(super) handshakes: Mutex<Vec<(Handshake, Counter)>>,
     pub(super) detection_timeouts: Counter,
     pub(super) access_log_dropped: Counter,
 }
@@ -143,6 +148,19 @@ impl Recorder {
         }
         if let Some(log) = &inner.log {
             log.tcp(record, &inner.shared.access_log_dropped);
+        }
+    }
+
+    /// Counts a handshake of mutual TLS; `result` is `ok` or why it failed, from a closed set.
+    pub fn handshake(&self, end: End, result: &'static str, is_resumed: bool) {
+        let kind = (end, result, is_resumed);
+        let mut handshakes = locked(&self.0.shared.handshakes);
+        if let Some((_, counter)) = handshakes.iter().find(|(known, _)| *known == kind) {
+            counter.add(1);
+        } else if handshakes.len() < REASONS_MAX {
+            let counter = Counter::default();
+            counter.add(1);
+            handshakes.push((kind, counter));
         }
     }
 

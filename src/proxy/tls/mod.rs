@@ -52,12 +52,22 @@ impl Inner {
 }
 
 /// Which end of a handshake this proxy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// It dialled.
     Client,
     /// It was dialled.
     Server,
+}
+
+impl End {
+    /// Metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
 }
 
 /// What a handshake agreed on.
