@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -207,4 +207,17 @@ fn sidecars_log_the_same_requests_by_default_whoever_sets_them_up() {
     let values = std::fs::read_to_string(root().join("charts/leno/values.yaml")).expect("it can be read");
     let values: serde_yaml::Value = serde_yaml::from_str(&values).expect("it is YAML");
     assert_eq!(values["proxy"]["accessLog"].as_str().and_then(|mode| mode.parse().ok()), Some(proxy));
+}
+
+/// Helm renders what a template says; a flag that the controller does not know would keep it from starting.
+#[test]
+fn the_chart_passes_only_flags_that_the_controller_knows() {
+    let template = std::fs::read_to_string(root().join("charts/leno/templates/deployment.yaml")).expect("it can be read");
+    let command = leno_controller::settings::Settings::command();
+    let known: BTreeSet<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+    let passed: Vec<&str> =
+        template.lines().filter_map(|line| line.trim().strip_prefix("- --")).filter_map(|line| line.split('=').next()).collect();
+    assert!(passed.len() > 10, "{passed:?}");
+    let unknown: Vec<_> = passed.iter().filter(|flag| !known.contains(*flag)).collect();
+    assert!(unknown.is_empty(), "the controller knows no {unknown:?}");
 }

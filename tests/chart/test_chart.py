@@ -65,6 +65,33 @@ def test_the_controller_may_write_only_its_own_objects_and_status():
             assert "secrets" not in rule["resources"], "secrets only in its own namespace"
 
 
+def test_the_controller_reads_and_writes_secrets_by_name_and_never_rewrites_the_authority():
+    rules = [rule for it in objects() if it["kind"] == "Role" for rule in it["rules"] if "secrets" in rule["resources"]]
+    assert {it["metadata"]["namespace"] for it in objects() if it["kind"] == "Role"} == {"leno-system"}
+    may = {}
+    for rule in rules:
+        for name in rule.get("resourceNames", ["any"]):
+            may.setdefault(name, set()).update(rule["verbs"])
+    assert may == {"any": {"create"}, "leno-controller-tls": {"get", "update"}, "leno-ca": {"get"}}
+
+
+def arguments(*values: str) -> list[str]:
+    return one(objects(*values), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_identity_and_authorization_are_as_the_values_say():
+    told = [it for it in arguments() if it.startswith(("--trust", "--certificate-life", "--mtls", "--authorization"))]
+    assert told == ["--trust-domain=cluster.local", "--certificate-life=24h", "--mtls-mode=Permissive", "--authorization-default=Allow"]
+    values = ["identity.trustDomain=a.example", "identity.trustedDomains={b.example,c.example}", "identity.certificateLife=90m"]
+    changed = arguments(*values, "mtls.mode=Strict", "authorization.default=Deny")
+    wanted = ["--trust-domain=a.example", "--trusted-domain=b.example", "--trusted-domain=c.example", "--certificate-life=90m"]
+    assert [it for it in changed if it in [*wanted, "--mtls-mode=Strict", "--authorization-default=Deny"]] == [
+        *wanted,
+        "--mtls-mode=Strict",
+        "--authorization-default=Deny",
+    ]
+
+
 def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
     kinds = [it for it in objects() if it["kind"] == "CustomResourceDefinition"]
     assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "TrafficPolicy"}
@@ -72,7 +99,21 @@ def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
     assert not [it for it in objects("crds.install=false") if it["kind"] == "CustomResourceDefinition"]
 
 
-@pytest.mark.parametrize("value", ["controller.replicas=0", "controller.replicas=two", "proxy.accessLog=some", "proxy.workers=0", "nosuch=1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "controller.replicas=0",
+        "controller.replicas=two",
+        "proxy.accessLog=some",
+        "proxy.workers=0",
+        "nosuch=1",
+        "identity.trustDomain=spiffe://mesh",
+        "identity.trustedDomains={A.example}",
+        "identity.certificateLife=day",
+        "mtls.mode=strict",
+        "authorization.default=Maybe",
+    ],
+)
 def test_a_wrong_value_is_refused_by_the_schema(value):
     refused = render(value, check=False)
     assert refused.returncode != 0 and "schema" in refused.stderr, refused.stderr
