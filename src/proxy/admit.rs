@@ -187,6 +187,7 @@ fn record(side: &Side, peer: std::net::SocketAddr, since: Instant, context: &Con
         destination: &labels,
         peer,
         upstream: None,
+        secured: None,
         reason: Some(reason),
         bytes_in: 0,
         bytes_out: 0,

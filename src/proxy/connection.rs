@@ -27,7 +27,7 @@ use crate::original_dst::original_destination;
 use crate::pool::Peer;
 use crate::tcp;
 use crate::telemetry::{Destination, Direction, TcpRecord};
-use crate::tls::{Agreed, Inner};
+use crate::tls::{Agreed, Inner, Secured};
 use crate::worker::Context;
 
 /// A connection somebody opened to this proxy.
@@ -314,13 +314,19 @@ impl Connection {
         }
     }
 
+    /// Who is at both ends, where the client's end is mutual TLS.
+    pub(crate) fn secured(&self) -> Option<Secured> {
+        Secured::inbound(&self.caller, self.tls, &self.context.security)
+    }
+
     /// Keeps the record of an opaque connection.
-    pub(crate) fn record(&self, labels: &Destination, upstream: Option<SocketAddr>, carried: &tcp::Carried) {
+    pub(crate) fn record(&self, dialled: &Dialled, carried: &tcp::Carried) {
         self.context.recorder.tcp(&TcpRecord {
             direction: self.side.direction(),
-            destination: labels,
+            destination: &dialled.labels,
             peer: self.peer,
-            upstream,
+            upstream: Some(dialled.address),
+            secured: dialled.secured.clone().or_else(|| self.secured()).as_ref(),
             reason: carried.cut.as_ref().map(|_| "cut"),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,

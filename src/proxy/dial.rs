@@ -15,7 +15,7 @@ use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal};
 use crate::tcp;
 use crate::telemetry::{Destination, TcpRecord};
-use crate::tls::{End, Failed, Inner, TlsStream, Wrong};
+use crate::tls::{End, Failed, Inner, Secured, TlsStream, Wrong};
 use crate::worker::Context;
 
 /// The other end of an opaque connection.
@@ -23,13 +23,15 @@ pub(crate) struct Dialled {
     pub(crate) io: Io,
     pub(crate) address: SocketAddr,
     pub(crate) labels: Rc<Destination>,
+    /// Who is at both ends, where it is mutual TLS.
+    pub(crate) secured: Option<Secured>,
     _in_flight: Option<InFlight>,
 }
 
 impl Dialled {
     /// An address that is no endpoint of the mesh.
     pub(crate) fn outside(io: Io, address: SocketAddr, labels: Rc<Destination>) -> Self {
-        Self { io, address, labels, _in_flight: None }
+        Self { io, address, labels, secured: None, _in_flight: None }
     }
 }
 
@@ -50,7 +52,7 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Dial
     };
     let first = connection.first.take();
     let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers)).await;
-    connection.record(&dialled.labels, Some(dialled.address), &carried);
+    connection.record(&dialled, &carried);
 }
 
 /// The connection cannot be carried: a reset says so.
@@ -61,6 +63,7 @@ pub(crate) fn refuse(connection: &Connection, failure: &DialFailure) {
         destination: &failure.labels,
         peer: connection.peer,
         upstream: None,
+        secured: connection.secured().as_ref(),
         reason: Some(failure.refusal.reason()),
         bytes_in: 0,
         bytes_out: 0,
@@ -75,7 +78,7 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
     match &connection.side {
         Side::Explicit => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
         Side::Inbound { app, labels, .. } => match dial_peer(app, Inner::Tcp, context).await {
-            Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), _in_flight: Some(app.begin()) }),
+            Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), secured: None, _in_flight: Some(app.begin()) }),
             Err(error) => Err(DialFailure { refusal: error.refusal(), labels: Rc::clone(labels) }),
         },
         Side::Outbound { service, port } => {
@@ -87,7 +90,10 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
             while let Some((endpoint, in_flight)) = route.pick(&tried, context).await {
                 let address = endpoint.peer.address();
                 match dial_peer(&endpoint.peer, Inner::Tcp, context).await {
-                    Ok(io) => return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), _in_flight: Some(in_flight) }),
+                    Ok(io) => {
+                        let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security);
+                        return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, _in_flight: Some(in_flight) });
+                    }
                     Err(error) => {
                         error.log(address);
                         refusal = error.refusal();

@@ -39,7 +39,7 @@ def test_metrics_count_requests_by_a_closed_set_of_labels(shop):
     shop.app("web", "get", "http://payment/metered", "-n", "30")
     until("30 more requests are counted", lambda: requests(shop, "2xx") == before + 30)
     page = shop.metrics("web")
-    labels = rf'direction="outbound",source="web",destination="{shop.name}/payment",version="v1",route="all",protocol="http1"'
+    labels = rf'direction="outbound",source="web",destination="{shop.name}/payment",version="v1",route="all",protocol="http1",mtls="true"'
     for line in [
         rf'^leno_requests_total\{{{labels},code="2xx"\}} \d+$',
         rf'^leno_request_duration_seconds_bucket\{{{labels},le="\+Inf"\}} \d+$',

@@ -38,7 +38,7 @@ pub struct Figures {
 /// Sums what callers' proxies counted; what sidecars received is the same traffic once more.
 pub fn totals(registries: &[Arc<Registry>]) -> Totals {
     let mut totals = Totals::new();
-    for ((direction, _, destination), figures) in registries.iter().flat_map(|registry| registry.requests()) {
+    for ((direction, _, _, destination), figures) in registries.iter().flat_map(|registry| registry.requests()) {
         if let (Direction::Outbound, Some(service)) = (direction, destination.service) {
             merge(totals.entry((service, destination.version)).or_default(), &figures, |into, from| into + from);
         }

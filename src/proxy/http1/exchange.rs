@@ -29,7 +29,7 @@ use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::telemetry::{Destination, RequestRecord, Spoken};
-use crate::tls::Inner;
+use crate::tls::{Inner, Secured};
 use crate::worker::Context;
 
 /// What becomes of the connection after a request.
@@ -80,6 +80,7 @@ enum Target {
 struct Outcome {
     labels: Rc<Destination>,
     upstream: Option<SocketAddr>,
+    secured: Option<Secured>,
     status: u16,
     grpc_status: Option<u16>,
     reason: Option<&'static str>,
@@ -256,7 +257,8 @@ fn prepare<'c>(
     };
     let is_idempotent = request.is_idempotent(inbox.block());
     let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true);
-    let outcome = Outcome { labels, upstream: None, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
+    let secured = connection.secured();
+    let outcome = Outcome { labels, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload: Upload::default(), in_flight: None, outcome, started })
 }
 
@@ -333,6 +335,9 @@ impl Exchange<'_> {
                     continue;
                 }
             };
+            if let Some(secured) = Secured::outbound(peer.identity(), io.agreed(), &self.connection.context.security) {
+                self.outcome.secured = Some(secured);
+            }
             match self.attempt(io).await {
                 Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => tried.push(peer.address()),
                 Ok(arrived) => return Ok(arrived),
@@ -460,6 +465,7 @@ impl Exchange<'_> {
             labels: self.outcome.labels,
             status: self.outcome.status,
             upstream: self.outcome.upstream,
+            secured: self.outcome.secured,
             started: self.started,
         };
         After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight }))
@@ -513,6 +519,7 @@ impl Exchange<'_> {
             reason: self.outcome.reason,
             peer: self.connection.peer,
             upstream: self.outcome.upstream,
+            secured: self.outcome.secured.as_ref(),
             bytes_in: self.up.body.bytes,
             bytes_out: self.outcome.bytes_out,
             duration: now.saturating_duration_since(self.started),
@@ -611,6 +618,7 @@ async fn refuse_with(connection: &Connection, status: u16, text: &str, reason: &
         reason: Some(reason),
         peer: connection.peer,
         upstream: None,
+        secured: connection.secured().as_ref(),
         bytes_in: 0,
         bytes_out: text.len() as u64,
         duration: Duration::ZERO,

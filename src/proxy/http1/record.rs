@@ -8,6 +8,7 @@ use super::head::Span;
 use crate::connection::Connection;
 use crate::tcp::Carried;
 use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::tls::Secured;
 
 /// `x-request-id` of a request: the client's own, or one that was made.
 #[derive(Clone, Copy)]
@@ -56,6 +57,7 @@ pub(crate) struct TunnelRecord {
     pub(super) labels: Rc<Destination>,
     pub(super) status: u16,
     pub(super) upstream: Option<SocketAddr>,
+    pub(super) secured: Option<Secured>,
     pub(super) started: Instant,
 }
 
@@ -74,6 +76,7 @@ impl TunnelRecord {
             reason: carried.cut.as_ref().map(|_| "cut"),
             peer: connection.peer,
             upstream: self.upstream,
+            secured: self.secured.as_ref(),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,
             duration: self.started.elapsed(),

@@ -32,6 +32,7 @@ use crate::http1::response::UNDELIVERED;
 use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::tls::Secured;
 
 /// How often a request that no app has seen is sent again.
 const AGAIN_MAX: usize = 3;
@@ -95,6 +96,7 @@ enum Target {
 struct Outcome {
     labels: Rc<Destination>,
     upstream: Option<SocketAddr>,
+    secured: Option<Secured>,
     status: u16,
     grpc_status: Option<u16>,
     reason: Option<&'static str>,
@@ -145,7 +147,8 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let id = head::patch(&mut parts.headers, &client.side, &client.address, || [context.draw(), context.draw()]);
     let protocol = parts.extensions.remove::<Protocol>();
     let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, protocol, id, is_grpc };
-    let outcome = Outcome { labels, upstream: None, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
+    let secured = client.secured();
+    let outcome = Outcome { labels, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let mut exchange =
         Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
     exchange.drive().await;
@@ -249,6 +252,9 @@ impl Exchange {
                     continue;
                 }
             };
+            if let Some(secured) = Secured::outbound(peer.identity(), lease.agreed(), &self.client.context.security) {
+                self.outcome.secured = Some(secured);
+            }
             match self.attempt(lease).await {
                 Ok(arrived) if arrived.undelivered && self.is_for_many() && tries.unreachable < OTHERS_MAX && self.up.rewind() => {
                     tries.unreachable += 1;
@@ -461,6 +467,7 @@ impl Exchange {
             reason: self.outcome.reason,
             peer: self.client.peer,
             upstream: self.outcome.upstream,
+            secured: self.outcome.secured.as_ref(),
             bytes_in: self.up.bytes,
             bytes_out: self.outcome.bytes_out,
             duration: self.started.elapsed(),
@@ -533,6 +540,7 @@ fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respo
         reason: Some(error.reason()),
         peer: client.peer,
         upstream: None,
+        secured: client.secured().as_ref(),
         bytes_in: 0,
         bytes_out: sent.bytes,
         duration: std::time::Duration::ZERO,

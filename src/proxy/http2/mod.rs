@@ -28,7 +28,7 @@ use leno_core::request::Caller;
 
 use crate::admit::{self, Asks};
 use crate::connection::{Connection, Side};
-use crate::tls::Agreed;
+use crate::tls::{Agreed, Secured};
 use crate::worker::Context;
 use rewind::Rewind;
 
@@ -51,13 +51,19 @@ const STREAMS_MAX: u32 = 1000;
 /// What the requests of one connection share.
 struct Client {
     peer: SocketAddr,
-    #[expect(dead_code, reason = "authorization and telemetry read it")]
     caller: Rc<Caller>,
     tls: Option<Agreed>,
     side: Side,
     context: Rc<Context>,
     /// The peer's address as a value of `x-forwarded-for`.
     address: HeaderValue,
+}
+
+impl Client {
+    /// Who is at both ends, where the client's end is mutual TLS.
+    fn secured(&self) -> Option<Secured> {
+        Secured::inbound(&self.caller, self.tls, &self.context.security)
+    }
 }
 
 /// Serves requests until the connection ends. From the beginning of draining on, none is accepted any more

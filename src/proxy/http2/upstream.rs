@@ -23,7 +23,7 @@ use crate::dial::{DialError, dial_peer};
 use crate::io::Io;
 use crate::pool::Peer;
 use crate::target::Refusal;
-use crate::tls::Inner;
+use crate::tls::{Agreed, Inner};
 use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
@@ -46,6 +46,7 @@ pub(crate) struct Upstreams {
 
 struct Link {
     requests: SendRequest<Bytes>,
+    agreed: Option<Agreed>,
     streams: Cell<usize>,
     is_closed: Cell<bool>,
 }
@@ -68,6 +69,11 @@ impl Lease {
     /// Sends a request's head. `ends` says that nothing follows it.
     pub(super) fn send(&self, request: Request<()>, ends: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
         self.0.requests.clone().send_request(request, ends)
+    }
+
+    /// What the connection's handshake agreed on, where it is mutual TLS.
+    pub(super) fn agreed(&self) -> Option<Agreed> {
+        self.0.agreed
     }
 
     /// Whether the peer takes requests that change the protocol (RFC 8441).
@@ -139,6 +145,7 @@ async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
 }
 
 async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
+    let agreed = io.agreed();
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
     let (requests, mut connection) = handshake.map_err(io::Error::other)?;
     let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -151,7 +158,7 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         Ok(result) => result?,
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
-    let link = Rc::new(Link { requests, streams: Cell::new(0), is_closed: Cell::new(false) });
+    let link = Rc::new(Link { requests, agreed, streams: Cell::new(0), is_closed: Cell::new(false) });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {

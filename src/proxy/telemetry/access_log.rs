@@ -17,6 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use super::recorder::TcpRecord;
 use super::series::Counter;
 use super::{Destination, RequestRecord};
+use crate::tls::Secured;
 
 /// Which requests are logged (`LENO_ACCESS_LOG`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +110,16 @@ struct Line<'a> {
     peer: std::net::SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<std::net::SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cipher: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_group: Option<&'static str>,
     bytes_in: u64,
     bytes_out: u64,
     duration_us: u64,
@@ -134,7 +145,7 @@ impl AccessLog {
             status: Some(record.status).filter(|status| *status != 0),
             grpc_status: record.grpc_status,
             request_id: record.request_id,
-            ..self.line(record.direction.as_str(), record.spoken.as_str(), record.destination, record.peer)
+            ..self.line(record.direction.as_str(), record.spoken.as_str(), record.destination, (record.peer, record.secured))
         };
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
         self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
@@ -144,7 +155,7 @@ impl AccessLog {
         if self.mode == AccessLogMode::Errors && record.reason.is_none() {
             return;
         }
-        let line = self.line(record.direction.as_str(), super::Spoken::Tcp.as_str(), record.destination, record.peer);
+        let line = self.line(record.direction.as_str(), super::Spoken::Tcp.as_str(), record.destination, (record.peer, record.secured));
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
         self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
     }
@@ -154,7 +165,7 @@ impl AccessLog {
         direction: &'static str,
         protocol: &'static str,
         destination: &'a Destination,
-        peer: std::net::SocketAddr,
+        (peer, secured): (std::net::SocketAddr, Option<&Secured>),
     ) -> Line<'a> {
         Line {
             time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
@@ -172,6 +183,11 @@ impl AccessLog {
             reason: None,
             peer,
             upstream: None,
+            source_identity: secured.map(|secured| secured.source.to_string()),
+            destination_identity: secured.map(|secured| secured.destination.to_string()),
+            tls_version: secured.map(|secured| secured.agreed.version()),
+            tls_cipher: secured.map(|secured| secured.agreed.cipher()),
+            tls_group: secured.map(|secured| secured.agreed.group()),
             bytes_in: 0,
             bytes_out: 0,
             duration_us: 0,

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use leno_core::names::{Name, ServiceId};
 
+use crate::tls::Secured;
+
 pub use access_log::{AccessLog, AccessLogMode, LogSink};
 pub use recorder::{OpenConnection, Recorder, Registry, TcpRecord};
 
@@ -73,6 +75,8 @@ pub struct RequestRecord<'a> {
     pub peer: SocketAddr,
     /// Address of the endpoint.
     pub upstream: Option<SocketAddr>,
+    /// Who was at both ends, where the connection between proxies was mutual TLS.
+    pub secured: Option<&'a Secured>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -143,6 +147,7 @@ pub(crate) mod test_support {
             reason: (status == 503).then_some("no-endpoint"),
             peer: ([127, 0, 0, 1], 1).into(),
             upstream: None,
+            secured: None,
             bytes_in: 1,
             bytes_out: 2,
             duration: Duration::from_millis(3),

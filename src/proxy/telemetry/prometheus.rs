@@ -33,8 +33,8 @@ pub struct RequestFigures {
 /// A total's name, its help text, and where it is in the figures.
 type Total = (&'static str, &'static str, fn(&RequestFigures) -> u64);
 
-/// Whose requests: one series.
-pub type RequestKey = (Direction, Spoken, Destination);
+/// Whose requests: one series. The flag says whether the connection between proxies was mutual TLS.
+pub type RequestKey = (Direction, Spoken, bool, Destination);
 
 impl RequestFigures {
     fn add(&mut self, series: &RequestSeries) {
@@ -48,11 +48,11 @@ impl RequestFigures {
     }
 }
 
-struct Labels<'a>(Direction, Option<Spoken>, &'a str, &'a Destination);
+struct Labels<'a>(Direction, Option<Spoken>, bool, &'a str, &'a Destination);
 
 impl std::fmt::Display for Labels<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(direction, spoken, source, destination) = self;
+        let Self(direction, spoken, mutual, source, destination) = self;
         write!(f, "direction=\"{}\",source=\"{}\",destination=\"", direction.as_str(), escaped(source))?;
         match &destination.service {
             Some(ServiceId { namespace, name }) => write!(f, "{}/{}", escaped(namespace), escaped(name))?,
@@ -60,10 +60,10 @@ impl std::fmt::Display for Labels<'_> {
         }
         let label = |value: &Option<leno_core::names::Name>| escaped(value.as_deref().unwrap_or(""));
         write!(f, "\",version=\"{}\",route=\"{}\"", label(&destination.version), label(&destination.route))?;
-        match spoken {
-            Some(spoken) => write!(f, ",protocol=\"{}\"", spoken.as_str()),
-            None => Ok(()),
+        if let Some(spoken) = spoken {
+            write!(f, ",protocol=\"{}\"", spoken.as_str())?;
         }
+        write!(f, ",mtls=\"{mutual}\"")
     }
 }
 
@@ -76,9 +76,9 @@ impl Registry {
     pub fn requests(&self) -> BTreeMap<RequestKey, RequestFigures> {
         let mut figures: BTreeMap<RequestKey, RequestFigures> = BTreeMap::new();
         for worker in locked(&self.workers).iter() {
-            for (direction, spoken, destination, series) in locked(&worker.requests).iter() {
+            for (direction, spoken, mutual, destination, series) in locked(&worker.requests).iter() {
                 if let Some(series) = series.upgrade() {
-                    figures.entry((*direction, *spoken, destination.clone())).or_default().add(&series);
+                    figures.entry((*direction, *spoken, *mutual, destination.clone())).or_default().add(&series);
                 }
             }
         }
@@ -95,7 +95,9 @@ impl Registry {
 
     fn render_requests(&self, page: &mut String, source: &str) -> std::fmt::Result {
         let figures = self.requests();
-        let rows = || figures.iter().map(|((direction, spoken, to), value)| (Labels(*direction, Some(*spoken), source, to), value));
+        let rows = || {
+            figures.iter().map(|((direction, spoken, mutual, to), value)| (Labels(*direction, Some(*spoken), *mutual, source, to), value))
+        };
         head(page, "leno_requests_total", "counter", "Requests, by class of the status sent to the client.")?;
         for (labels, value) in rows() {
             for (class, count) in value.by_class.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -135,12 +137,12 @@ impl Registry {
 
     fn render_connections(&self, page: &mut String, source: &str) -> std::fmt::Result {
         let workers = locked(&self.workers);
-        let mut tcp: BTreeMap<(Direction, Destination), [u64; 4]> = BTreeMap::new();
+        let mut tcp: BTreeMap<(Direction, bool, Destination), [u64; 4]> = BTreeMap::new();
         let mut reasons: BTreeMap<(Direction, &str), u64> = BTreeMap::new();
         for worker in workers.iter() {
-            for (direction, destination, series) in locked(&worker.tcp).iter() {
+            for (direction, mutual, destination, series) in locked(&worker.tcp).iter() {
                 let Some(series) = series.upgrade() else { continue };
-                let row = tcp.entry((*direction, destination.clone())).or_default();
+                let row = tcp.entry((*direction, *mutual, destination.clone())).or_default();
                 let values = [&series.closed, &series.failed, &series.bytes_in, &series.bytes_out];
                 row.iter_mut().zip(values).for_each(|(into, from)| *into += from.get());
             }
@@ -150,8 +152,8 @@ impl Registry {
         }
         for (index, (name, help)) in TCP_METRICS.iter().enumerate() {
             head(page, name, "counter", help)?;
-            for ((direction, destination), row) in &tcp {
-                writeln!(page, "{name}{{{}}} {}", Labels(*direction, None, source, destination), row[index])?;
+            for ((direction, mutual, destination), row) in &tcp {
+                writeln!(page, "{name}{{{}}} {}", Labels(*direction, None, *mutual, source, destination), row[index])?;
             }
         }
         head(page, "leno_errors_total", "counter", "Requests and connections the proxy could not carry, by reason.")?;
@@ -221,8 +223,8 @@ mod tests {
         let page = registry.render("web");
         let labels = r#"direction="outbound",source="web",destination="shop/payment""#;
         for line in [
-            format!(r#"leno_requests_total{{{labels},version="v1",route="r",protocol="http1",code="2xx"}} 2"#),
-            format!(r#"leno_requests_total{{{labels},version="v2",route="r",protocol="http1",code="5xx"}} 1"#),
+            format!(r#"leno_requests_total{{{labels},version="v1",route="r",protocol="http1",mtls="false",code="2xx"}} 2"#),
+            format!(r#"leno_requests_total{{{labels},version="v2",route="r",protocol="http1",mtls="false",code="5xx"}} 1"#),
             format!(r#"leno_request_duration_seconds_count{{{labels},version="v1",route="r",protocol="http1"}} 2"#),
             r#"leno_errors_total{direction="outbound",reason="no-endpoint"} 1"#.to_owned(),
         ] {

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::access_log::AccessLog;
 use super::series::{Counter, RequestSeries, TcpSeries};
 use super::{Destination, Direction, RequestRecord, Spoken};
-use crate::tls::End;
+use crate::tls::{End, Secured};
 
 /// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
 const SERIES_IDLE: Duration = Duration::from_secs(3600);
@@ -22,7 +22,11 @@ const REASONS_MAX: usize = 64;
 pub(super) type Handshake = (End, &'static str, bool);
 
 /// A request series and whose it is.
-type SharedRequests = (Direction, Spoken, Destination, Weak<RequestSeries>);
+type SharedRequests = (Direction, Spoken, Mutual, Destination, Weak<RequestSeries>);
+/// The series of opaque connections and whose it is.
+type SharedTcp = (Direction, Mutual, Destination, Weak<TcpSeries>);
+/// Whether connections between proxies were mutual TLS.
+pub(super) type Mutual = bool;
 /// A worker's own series by destination.
 type Own<S> = HashMap<Destination, Arc<S>, RandomState>;
 
@@ -30,7 +34,7 @@ type Own<S> = HashMap<Destination, Arc<S>, RandomState>;
 #[derive(Debug, Default)]
 pub struct WorkerSeries {
     pub(super) requests: Mutex<Vec<SharedRequests>>,
-    pub(super) tcp: Mutex<Vec<(Direction, Destination, Weak<TcpSeries>)>>,
+    pub(super) tcp: Mutex<Vec<SharedTcp>>,
     pub(super) reasons: Mutex<Vec<(Direction, &'static str, Arc<Counter>)>>,
     pub(super) connections_open: [Counter; 2],
     pub(super) connections_total: [Counter; 2],
@@ -52,8 +56,8 @@ pub struct Recorder(Rc<Inner>);
 struct Inner {
     started: Instant,
     shared: Arc<WorkerSeries>,
-    requests: RefCell<[[Own<RequestSeries>; Spoken::COUNT]; 2]>,
-    tcp: RefCell<[Own<TcpSeries>; 2]>,
+    requests: RefCell<[[[Own<RequestSeries>; 2]; Spoken::COUNT]; 2]>,
+    tcp: RefCell<[[Own<TcpSeries>; 2]; 2]>,
     reasons: RefCell<Vec<(Direction, &'static str, Arc<Counter>)>>,
     log: Option<AccessLog>,
 }
@@ -69,6 +73,8 @@ pub struct TcpRecord<'a> {
     pub peer: std::net::SocketAddr,
     /// Address of the other end, where there was one.
     pub upstream: Option<std::net::SocketAddr>,
+    /// Who was at both ends, where the connection between proxies was mutual TLS.
+    pub secured: Option<&'a Secured>,
     /// Why it could not be carried, or was cut; from a closed set.
     pub reason: Option<&'static str>,
     /// Bytes from the client.
@@ -112,7 +118,7 @@ impl Recorder {
     /// Keeps the record of one request.
     pub fn request(&self, record: &RequestRecord<'_>) {
         let inner = &*self.0;
-        let series = inner.request_series(record.direction, record.spoken, record.destination);
+        let series = inner.request_series(record.direction, record.spoken, record.secured.is_some(), record.destination);
         series.by_class[usize::from((record.status / 100).min(5))].add(1);
         series.duration.observe(record.duration);
         series.bytes_in.add(record.bytes_in);
@@ -137,7 +143,7 @@ impl Recorder {
     /// Keeps the record of one opaque connection.
     pub fn tcp(&self, record: &TcpRecord<'_>) {
         let inner = &*self.0;
-        let series = inner.tcp_series(record.direction, record.destination);
+        let series = inner.tcp_series(record.direction, record.secured.is_some(), record.destination);
         series.closed.add(1);
         series.bytes_in.add(record.bytes_in);
         series.bytes_out.add(record.bytes_out);
@@ -172,10 +178,10 @@ impl Recorder {
     /// Drops series that were not written to for an hour. To be called now and then.
     pub fn prune(&self, now: Instant) {
         let before = now.saturating_duration_since(self.0.started).saturating_sub(SERIES_IDLE).as_secs();
-        for map in self.0.requests.borrow_mut().iter_mut().flatten() {
+        for map in self.0.requests.borrow_mut().iter_mut().flatten().flatten() {
             map.retain(|_, series| series.used_at.get() >= before);
         }
-        for map in self.0.tcp.borrow_mut().iter_mut() {
+        for map in self.0.tcp.borrow_mut().iter_mut().flatten() {
             map.retain(|_, series| series.used_at.get() >= before);
         }
         locked(&self.0.shared.requests).retain(|(.., series)| series.strong_count() > 0);
@@ -188,26 +194,26 @@ impl Inner {
         self.started.elapsed().as_secs()
     }
 
-    fn request_series(&self, direction: Direction, spoken: Spoken, destination: &Destination) -> Arc<RequestSeries> {
+    fn request_series(&self, direction: Direction, spoken: Spoken, mutual: Mutual, destination: &Destination) -> Arc<RequestSeries> {
         let mut maps = self.requests.borrow_mut();
-        let map = &mut maps[direction.index()][spoken.index()];
+        let map = &mut maps[direction.index()][spoken.index()][usize::from(mutual)];
         if let Some(series) = map.get(destination) {
             return Arc::clone(series);
         }
         let series = Arc::new(RequestSeries::default());
-        locked(&self.shared.requests).push((direction, spoken, destination.clone(), Arc::downgrade(&series)));
+        locked(&self.shared.requests).push((direction, spoken, mutual, destination.clone(), Arc::downgrade(&series)));
         map.insert(destination.clone(), Arc::clone(&series));
         series
     }
 
-    fn tcp_series(&self, direction: Direction, destination: &Destination) -> Arc<TcpSeries> {
+    fn tcp_series(&self, direction: Direction, mutual: Mutual, destination: &Destination) -> Arc<TcpSeries> {
         let mut maps = self.tcp.borrow_mut();
-        let map = &mut maps[direction.index()];
+        let map = &mut maps[direction.index()][usize::from(mutual)];
         if let Some(series) = map.get(destination) {
             return Arc::clone(series);
         }
         let series = Arc::new(TcpSeries::default());
-        locked(&self.shared.tcp).push((direction, destination.clone(), Arc::downgrade(&series)));
+        locked(&self.shared.tcp).push((direction, mutual, destination.clone(), Arc::downgrade(&series)));
         map.insert(destination.clone(), Arc::clone(&series));
         series
     }

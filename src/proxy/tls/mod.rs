@@ -7,6 +7,7 @@
 //! resumed session is verified like a new one; a renewal touches no connection that is there.
 
 pub mod hello;
+mod secured;
 pub mod security;
 pub mod stream;
 pub mod verify;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use leno_core::names::Identity;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
+pub use secured::Secured;
 pub use security::{Security, Unproven};
 pub use stream::TlsStream;
 pub use verify::Wrong;
