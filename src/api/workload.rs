@@ -1,6 +1,7 @@
 //! `Workload`: a process that is not a pod. It exists in folders of manifests only, where it stands for Pods and EndpointSlices.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -35,6 +36,9 @@ pub struct WorkloadSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub command: Vec<String>,
+    /// Where its sidecar takes traffic for each port, if it has one. Not part of what people write: `leno up` knows it.
+    #[serde(skip)]
+    pub sidecar: BTreeMap<u16, SocketAddr>,
 }
 
 /// A port on which a workload listens.
@@ -52,6 +56,12 @@ pub struct WorkloadPort {
 
 impl Default for WorkloadSpec {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), ports: Vec::new(), service_account: "default".into(), command: Vec::new() }
+        Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ports: Vec::new(),
+            service_account: "default".into(),
+            command: Vec::new(),
+            sidecar: BTreeMap::new(),
+        }
     }
 }

@@ -48,7 +48,7 @@ pub struct Config {
     pub probes: Probes,
     /// Where the controller is.
     pub controller: ControllerAddress,
-    /// What the workload is given certificates for; without it the proxy has no identity and speaks plain.
+    /// What the workload is given certificates for. Whether its connections are secured with them is in the settings.
     pub token: Option<Token>,
     /// Which requests are logged.
     pub access_log: AccessLogMode,
@@ -88,8 +88,7 @@ fn named(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 /// Binds everything, then starts the threads. On an error nothing is left running.
-pub fn start(mut config: Config) -> io::Result<Proxy> {
-    config.settings.identity = config.token.is_some();
+pub fn start(config: Config) -> io::Result<Proxy> {
     let workers = config.workers.max(1);
     let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();

@@ -53,6 +53,7 @@ fn run(environment: &Environment) -> anyhow::Result<()> {
 fn config(environment: &Environment) -> anyhow::Result<Config> {
     let mut settings = Settings::new(environment.workload.clone());
     settings.cluster_domain = Arc::clone(&environment.cluster_domain);
+    settings.identity = environment.token_file.is_some();
     settings.probes = Arc::clone(&environment.probes);
     settings.intercepts = environment.intercept;
     let mut listeners = if environment.intercept { intercepting() } else { Vec::new() };

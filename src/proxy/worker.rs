@@ -60,7 +60,7 @@ pub struct Settings {
     pub workload: WorkloadId,
     /// The domain of cluster host names, `cluster.local` unless configured.
     pub cluster_domain: Name,
-    /// Whether the workload has an identity: only then its connections are secured.
+    /// Whether the workload's connections are secured with its identity; otherwise all of them are plain.
     pub identity: bool,
     /// Whether traffic is redirected to this proxy. What it dials at its own address leads straight to the app then.
     pub intercepts: bool,

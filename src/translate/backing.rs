@@ -1,6 +1,7 @@
 //! What is kept of endpoint slices, pods and workloads: there are many, so it is little.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use leno_api as api;
 use leno_api::k8s::{Labels, TargetPort};
@@ -56,9 +57,11 @@ pub(crate) struct Local {
     /// What it is.
     pub(crate) member: Member,
     /// Where it listens.
-    pub(crate) address: IpAddr,
+    address: IpAddr,
     /// What it listens on: name (empty when it has none) and number.
     pub(crate) ports: Box<[(Box<str>, u16)]>,
+    /// Where its sidecar takes traffic for a port.
+    sidecar: BTreeMap<u16, SocketAddr>,
 }
 
 impl Slice {
@@ -128,12 +131,17 @@ impl Local {
     /// What to keep of `workload`, which is `member`.
     pub(crate) fn new(workload: &api::Workload, member: Member) -> Self {
         let ports = workload.spec.ports.iter().map(|port| (port.name.as_deref().unwrap_or_default().into(), port.port));
-        Self { member, address: workload.spec.address, ports: ports.collect() }
+        Self { member, address: workload.spec.address, ports: ports.collect(), sidecar: workload.spec.sidecar.clone() }
     }
 
     /// Its labels.
     pub(crate) fn labels(&self) -> &Labels {
         &self.member.labels
+    }
+
+    /// Where its port `number` is reached.
+    pub(crate) fn reached_at(&self, number: u16) -> SocketAddr {
+        self.sidecar.get(&number).copied().unwrap_or_else(|| SocketAddr::new(self.address, number))
     }
 
     /// The port it listens on that `target` means.

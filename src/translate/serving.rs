@@ -64,7 +64,7 @@ impl Namespace {
         for (name, local) in self.locals_of(service) {
             let Some(number) = local.port(&port.target) else { continue };
             candidates.push(Candidate {
-                address: SocketAddr::new(local.address, number),
+                address: local.reached_at(number),
                 workload: Some(name),
                 state: State::Ready,
                 versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(local.labels()))).cloned().collect(),

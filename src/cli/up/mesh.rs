@@ -16,7 +16,7 @@ use leno_translate::{Change, Kind, Object, ObjectKey};
 
 use super::processes::{Process, Processes};
 use super::proxies::{self, App, Gateway, Sidecar, Start};
-use super::rewrite::{Inbound, rewritten};
+use super::rewrite::behind_sidecar;
 use super::says::Says;
 use super::state::State;
 
@@ -64,7 +64,7 @@ impl Mesh {
                 if let Object::Service(service) = &object {
                     self.service(service);
                 }
-                Change::Apply(rewritten(object, &Inbound::new()))
+                Change::Apply(object)
             }
             Change::Delete(key) => {
                 self.remove(&key);
@@ -96,7 +96,7 @@ impl Mesh {
         let sidecar = &self.sidecars[&id];
         self.processes.keep(&id, Process::of(&workload, sidecar.state().outbound));
         let inbound = sidecar.inbound.clone();
-        Change::Apply(rewritten(Object::Workload(workload), &inbound))
+        Change::Apply(Object::Workload(behind_sidecar(workload, inbound)))
     }
 
     fn service(&mut self, service: &api::k8s::Service) {
@@ -129,6 +129,7 @@ impl Mesh {
                 let id = WorkloadId::new(key.namespace.clone(), key.name.clone());
                 self.processes.end(&id);
                 if let Some(sidecar) = self.sidecars.remove(&id) {
+                    self.start.tokens.take(&id);
                     self.says.line(&format!("workload {id} is gone"));
                     end_later(Some(sidecar.into_proxy()));
                 }
@@ -136,6 +137,7 @@ impl Mesh {
             Kind::Service => {
                 let id = ServiceId::new(key.namespace.clone(), key.name.clone());
                 if let Some(gateway) = self.gateways.remove(&id) {
+                    self.start.tokens.take(&proxies::caller_through(&id));
                     self.says.line(&format!("service {id} is gone"));
                     end_later(Some(gateway.into_proxy()));
                 }

@@ -19,6 +19,7 @@ pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -102,7 +103,8 @@ async fn up(arguments: &Arguments, says: Says) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let control = ControlPlane::start(&tasks, &cancel).await?;
-    let mesh = Mesh::new(Start { controller: control.address.clone(), range: arguments.bind }, says.clone());
+    let mesh =
+        Mesh::new(Start { controller: control.address.clone(), range: arguments.bind, tokens: Arc::clone(&control.tokens) }, says.clone());
 
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let (notes, noted) = watch::channel(Notes::default());

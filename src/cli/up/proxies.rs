@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_api as api;
+use leno_controller::ca::authenticate::tokens::Tokens;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_proxy::boot::{self, Config, Proxy};
 use leno_proxy::control::ControllerAddress;
 use leno_proxy::environment::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
+use leno_proxy::identity::Token;
 use leno_proxy::listen::Accept;
 use leno_proxy::probe::Probes;
 use leno_proxy::telemetry::{AccessLogMode, Registry};
@@ -32,6 +34,8 @@ pub struct Start {
     pub controller: ControllerAddress,
     /// Where addresses are taken from.
     pub range: ipnet::Ipv4Net,
+    /// Whose certificates the control plane signs.
+    pub tokens: Arc<Tokens>,
 }
 
 /// The sidecar of one workload.
@@ -49,11 +53,12 @@ pub struct Gateway {
     pub addresses: BTreeMap<u16, SocketAddr>,
 }
 
-/// Where an app listens.
+/// Where an app listens, and who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     address: IpAddr,
     ports: Vec<u16>,
+    service_account: String,
 }
 
 impl App {
@@ -62,7 +67,7 @@ impl App {
         let mut ports: Vec<u16> = workload.spec.ports.iter().map(|port| port.port).collect();
         ports.sort_unstable();
         ports.dedup();
-        Self { address: workload.spec.address, ports }
+        Self { address: workload.spec.address, ports, service_account: workload.spec.service_account.clone() }
     }
 
     /// Whether it listens on `port`.
@@ -79,20 +84,22 @@ impl Start {
     pub fn sidecar(&self, id: &WorkloadId, app: App, before: Option<&Sidecar>) -> io::Result<Sidecar> {
         let ip = addresses::of(&format!("workload {id}"), self.range);
         let held = before.map(Sidecar::state);
-        let outbound = held.map_or_else(|| addresses::free(ip, &[OUTBOUND_PORT]), |held| held.outbound);
+        let outbound = held.as_ref().map_or_else(|| addresses::free(ip, &[OUTBOUND_PORT]), |held| held.outbound);
         let admin = held.map_or_else(|| addresses::free(ip, &[ADMIN_PORT]), |held| held.admin);
         let mut listeners = vec![(outbound, Accept::OutboundExplicit)];
         let inbound = |(place, port): (u16, &u16)| {
-            // An app may listen on all addresses, so its own port is left to it; what the mesh knows is the sidecar's port.
+            // An app may listen on all addresses, so its own port is left to it.
             let address = match before.and_then(|before| before.inbound.get(port)) {
                 Some(address) => *address,
                 None => addresses::free(ip, &[INBOUND_PORT.saturating_add(place).saturating_add(100)]),
             };
-            numbered(address)
-                .map(|address| (address, Accept::InboundApp { app: SocketAddr::new(app.address, *port), port: address.port() }))
+            (address, Accept::InboundApp { app: SocketAddr::new(app.address, *port), port: *port })
         };
-        listeners.extend((0..).zip(&app.ports).map(inbound).collect::<io::Result<Vec<_>>>()?);
-        let proxy = boot::start(self.config(id.clone(), &id.name, listeners, admin, app.address))?;
+        listeners.extend((0..).zip(&app.ports).map(inbound));
+        let mut config = self.config(id.clone(), &id.name, listeners, admin, app.address);
+        config.settings.identity = true;
+        config.token = Some(Token::Text(self.tokens.give(id, &app.service_account, random())));
+        let proxy = boot::start(config)?;
         let inbound = app.ports.iter().copied().zip(proxy.addresses[1..].iter().copied()).collect();
         Ok(Sidecar { proxy, app, inbound })
     }
@@ -111,7 +118,10 @@ impl Start {
         let listeners = ports.iter().map(listener).collect();
         let own = WorkloadId::new(Arc::clone(&id.namespace), OUTSIDE);
         let admin = before.map_or_else(|| addresses::free(ip, &[ADMIN_PORT]), |before| before.proxy.admin);
-        let proxy = boot::start(self.config(own, OUTSIDE, listeners, admin, ip.into()))?;
+        let mut config = self.config(own, OUTSIDE, listeners, admin, ip.into());
+        // It proves itself to the control plane only: who calls here is a stranger to the mesh, and services see one.
+        config.token = Some(Token::Text(self.tokens.give(&caller_through(id), OUTSIDE, random())));
+        let proxy = boot::start(config)?;
         let addresses = ports.iter().copied().zip(proxy.addresses.iter().copied()).collect();
         Ok(Gateway { proxy, addresses })
     }
@@ -131,15 +141,19 @@ impl Start {
     }
 }
 
-/// `address` with a port that is known before the proxy listens, because its inbound side is named by it.
-fn numbered(address: SocketAddr) -> io::Result<SocketAddr> {
-    if address.port() == 0 { std::net::TcpListener::bind(address)?.local_addr() } else { Ok(address) }
+/// The holder of the token of the proxy at a service's address: no object can have this name.
+pub fn caller_through(service: &ServiceId) -> WorkloadId {
+    WorkloadId::new(Arc::clone(&service.namespace), format!("{OUTSIDE} {}", service.name))
+}
+
+fn random() -> &'static dyn rustls::crypto::SecureRandom {
+    rustls::crypto::aws_lc_rs::default_provider().secure_random
 }
 
 impl Sidecar {
     /// Where it is found.
     pub fn state(&self) -> SidecarState {
-        SidecarState { outbound: self.proxy.addresses[0], admin: self.proxy.admin }
+        SidecarState { outbound: self.proxy.addresses[0], admin: self.proxy.admin, inbound: self.inbound.clone() }
     }
 
     /// Whether it still is the sidecar of an app that listens there.

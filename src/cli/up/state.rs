@@ -21,12 +21,14 @@ pub struct State {
 }
 
 /// Where a sidecar is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SidecarState {
     /// Where the app sends what it asks of others, as to an HTTP proxy.
     pub outbound: SocketAddr,
     /// Health and metrics.
     pub admin: SocketAddr,
+    /// Where it takes traffic for each port of the app.
+    pub inbound: BTreeMap<u16, SocketAddr>,
 }
 
 /// A map whose keys are written as they display.
@@ -79,7 +81,11 @@ mod tests {
             services: [(ServiceId::new("shop", "payment"), [(80, address("127.1.2.3:80"))].into())].into(),
             workloads: [(
                 WorkloadId::new("shop", "web-1"),
-                SidecarState { outbound: address("127.4.5.6:15101"), admin: address("127.4.5.6:15120") },
+                SidecarState {
+                    outbound: address("127.4.5.6:15101"),
+                    admin: address("127.4.5.6:15120"),
+                    inbound: [(8080, address("127.4.5.6:15206"))].into(),
+                },
             )]
             .into(),
         };
@@ -87,7 +93,7 @@ mod tests {
         let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         let want = serde_json::json!({
             "services": {"shop/payment": {"80": "127.1.2.3:80"}},
-            "workloads": {"shop/web-1": {"outbound": "127.4.5.6:15101", "admin": "127.4.5.6:15120"}},
+            "workloads": {"shop/web-1": {"outbound": "127.4.5.6:15101", "admin": "127.4.5.6:15120", "inbound": {"8080": "127.4.5.6:15206"}}},
         });
         assert_eq!(read, want);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "no draft is left behind");
