@@ -9,11 +9,10 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 
 use super::add;
+use crate::ca::authenticate::review::AUDIENCE;
 
 /// Name of the volume.
 pub(super) const VOLUME: &str = "leno-token";
-/// Whom the token is for: the controller takes no other.
-pub(super) const AUDIENCE: &str = "leno.dev";
 /// Where the sidecar finds it.
 pub(super) const FILE: &str = "/var/run/secrets/leno.dev/token";
 const FOLDER: &str = "/var/run/secrets/leno.dev";

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -39,6 +39,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Longest line that is read.
 const LINE_MAX: usize = 64 * 1024;
 
+/// Where the command line puts the token: the API server, which passes its requests on, takes `authorization` for its own.
+pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-leno-token");
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone)]
@@ -51,8 +54,8 @@ struct Server {
 impl Server {
     /// Whether the caller holds the token, or what it is told.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
-        let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-        if same(shown, bearer(&self.serving).as_bytes()) {
+        let shows = |name, wanted: String| headers.get(name).is_some_and(|shown| same(shown.as_bytes(), wanted.as_bytes()));
+        if shows(header::AUTHORIZATION, bearer(&self.serving)) || shows(TOKEN_HEADER, self.serving.peer_token()) {
             return Ok(());
         }
         Err((StatusCode::UNAUTHORIZED, "only for the controller's replicas\n").into_response())
@@ -225,6 +228,7 @@ fn take_lines(buffer: &mut Vec<u8>) -> Result<Vec<Line>, BoxError> {
 mod tests {
     use leno_core::names::ServiceId;
     use tokio::net::TcpListener;
+    use tower::ServiceExt as _;
 
     use super::*;
     use crate::certificates::{Policy, renew};
@@ -294,6 +298,26 @@ mod tests {
         let stranger = reader(&desk, Serving::new(material).unwrap(), port);
         let error = stranger.read([127, 0, 0, 1].into()).await.unwrap_err();
         assert!(error.to_string().contains("401"), "{error}");
+        cancel.cancel();
+    }
+
+    #[tokio::test]
+    async fn the_listing_is_for_who_holds_the_token_in_a_header_that_the_api_server_passes_on() {
+        let (serving, cancel) = (serving(), CancellationToken::new());
+        let router = router(Arc::default(), publisher(&cancel), serving.clone());
+        let cases = [
+            ("x-leno-token", serving.peer_token(), 200),
+            ("authorization", bearer(&serving), 200),
+            ("authorization", serving.peer_token(), 401),
+            ("x-leno-token", bearer(&serving), 401),
+            ("x-leno-token", String::new(), 401),
+            ("x-other", serving.peer_token(), 401),
+        ];
+        for (name, value, status) in cases {
+            let request = Request::get(listing::PATH).header(name, &value).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{name}");
+        }
         cancel.cancel();
     }
 
