@@ -20,7 +20,7 @@ use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
 use crate::detect::{Verdict, detect};
 use crate::io::Io;
-use crate::telemetry::{Destination, TcpRecord};
+use crate::telemetry::{Access, Destination, TcpRecord};
 use crate::tls::hello::{Hello, peek};
 use crate::tls::{Agreed, End, Failed, Inner, TlsStream};
 use crate::worker::Context;
@@ -185,6 +185,7 @@ fn record(side: &Side, peer: std::net::SocketAddr, since: Instant, context: &Con
     context.recorder.tcp(&TcpRecord {
         direction: side.direction(),
         destination: &labels,
+        access: Access::default(),
         peer,
         upstream: None,
         secured: None,

@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::admit::{Came, admit};
+use crate::authorization::{Decided, may_be_opaque};
 use crate::buffers::Buffer;
 use crate::control::Alias;
 use crate::detect::{Verdict, detect};
-use crate::dial::{Dialled, dial, opaque, pass_through, refuse};
+use crate::dial::{DialFailure, Dialled, dial, opaque, pass_through, refuse};
 use crate::directory::ServiceState;
 use crate::http1;
 use crate::http2;
@@ -25,6 +26,7 @@ use crate::io::{Io, prepare};
 use crate::listen::Accept;
 use crate::original_dst::original_destination;
 use crate::pool::Peer;
+use crate::target::Refusal;
 use crate::tcp;
 use crate::telemetry::{Destination, Direction, TcpRecord};
 use crate::tls::{Agreed, Inner, Secured};
@@ -176,6 +178,9 @@ pub(crate) async fn outbound(
 
 /// To the app beside this proxy.
 async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: Rc<Context>) -> Option<Met> {
+    if context.settings.identity {
+        context.directory.wait_for_workload().await;
+    }
     let workload = context.directory.workload();
     let known = workload.as_ref().and_then(|workload| workload.inbound(port));
     let labels = Rc::new(Destination {
@@ -186,6 +191,11 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
     let protocol = known.map_or(Protocol::Detect, |known| known.protocol);
     let side = Side::Inbound { app: context.app(app), port, labels };
     match Box::pin(admit(Connection::new(io, peer, side, context))).await? {
+        // Where rules are to be expected, nothing passes before they are known.
+        (connection, Came::Proven(_)) if connection.context.directory.workload().is_none() => {
+            refuse(&connection, &DialFailure::refused(&connection, Refusal::NoRules), &Decided::default());
+            None
+        }
         (connection, Came::Proven(Inner::Http) | Came::ForProbes) => http(connection).await,
         (connection, Came::Proven(Inner::Tcp)) => Some(Met::Opaque(connection, None)),
         (connection, Came::Plain) => by_protocol(connection, protocol, Waited::No).await,
@@ -255,10 +265,13 @@ async fn detected(mut connection: Box<Connection>, waited: Waited) -> Option<Met
 
 /// The client says nothing: perhaps the server speaks first. It is dialled, and both are listened to.
 async fn silent(mut connection: Box<Connection>) -> Option<Met> {
+    if !may_be_opaque(&connection) {
+        return spoken(connection).await;
+    }
     let dialled = match dial(&connection).await {
         Ok(dialled) => dialled,
         Err(failure) => {
-            refuse(&connection, &failure);
+            refuse(&connection, &failure, &Decided::default());
             return None;
         }
     };
@@ -280,6 +293,22 @@ async fn silent(mut connection: Box<Connection>) -> Option<Met> {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0)) | Err(_) => return Some(Met::Opaque(connection, Some(dialled))),
                 Ok(Err(_)) => return None,
+            },
+        }
+    }
+}
+
+/// The client says nothing, and the rules of the port want a request: nobody is dialled before there is one.
+async fn spoken(mut connection: Box<Connection>) -> Option<Met> {
+    let context = Rc::clone(&connection.context);
+    loop {
+        match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
+            Verdict::Http1 => return Some(Met::Http1(connection)),
+            Verdict::Http2 => return Some(Met::Http2(connection)),
+            Verdict::Opaque => return Some(Met::Opaque(connection, None)),
+            Verdict::NeedMore => match context.draining.or_else(connection.read_first()).await {
+                Some(Ok(1..)) => {}
+                Some(Ok(0) | Err(_)) | None => return None,
             },
         }
     }
@@ -320,10 +349,11 @@ impl Connection {
     }
 
     /// Keeps the record of an opaque connection.
-    pub(crate) fn record(&self, dialled: &Dialled, carried: &tcp::Carried) {
+    pub(crate) fn record(&self, dialled: &Dialled, decided: &Decided, carried: &tcp::Carried) {
         self.context.recorder.tcp(&TcpRecord {
             direction: self.side.direction(),
             destination: &dialled.labels,
+            access: decided.access(),
             peer: self.peer,
             upstream: Some(dialled.address),
             secured: dialled.secured.clone().or_else(|| self.secured()).as_ref(),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use tokio::time::timeout;
 
+use crate::authorization::{self, Admission, Decided};
 use crate::connection::{Connection, Met, Side};
 use crate::directory::EndpointState;
 use crate::io::Io;
@@ -41,26 +42,42 @@ pub(crate) struct DialFailure {
     labels: Rc<Destination>,
 }
 
+impl DialFailure {
+    /// The app is not to be reached, and nothing of it is known but what the connection says.
+    pub(crate) fn refused(connection: &Connection, refusal: Refusal) -> Self {
+        let labels = match &connection.side {
+            Side::Inbound { labels, .. } => Rc::clone(labels),
+            Side::Outbound { .. } | Side::Explicit => Rc::default(),
+        };
+        Self { refusal, labels }
+    }
+}
+
 /// Carries the connection as it is, to `dialled` or to whom its side says.
 pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Dialled>) {
+    let Admission { refusal, decided, .. } = authorization::of_connection(&connection);
+    if let Some(refusal) = refusal {
+        return refuse(&connection, &DialFailure::refused(&connection, refusal), &decided);
+    }
     let dialled = match dialled {
         Some(dialled) => dialled,
         None => match Box::pin(dial(&connection)).await {
             Ok(dialled) => dialled,
-            Err(failure) => return refuse(&connection, &failure),
+            Err(failure) => return refuse(&connection, &failure, &decided),
         },
     };
     let first = connection.first.take();
     let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers)).await;
-    connection.record(&dialled, &carried);
+    connection.record(&dialled, &decided, &carried);
 }
 
 /// The connection cannot be carried: a reset says so.
-pub(crate) fn refuse(connection: &Connection, failure: &DialFailure) {
+pub(crate) fn refuse(connection: &Connection, failure: &DialFailure, decided: &Decided) {
     connection.io.abort_on_close();
     connection.context.recorder.tcp(&TcpRecord {
         direction: connection.side.direction(),
         destination: &failure.labels,
+        access: decided.access(),
         peer: connection.peer,
         upstream: None,
         secured: connection.secured().as_ref(),
@@ -174,7 +191,7 @@ pub(crate) async fn pass_through(io: Io, peer: SocketAddr, address: SocketAddr, 
         Ok(io) => Some(Met::Opaque(connection, Some(Dialled::outside(io, address, labels)))),
         Err(error) => {
             tracing::debug!(%error, %address, "cannot reach an address outside the mesh");
-            refuse(&connection, &DialFailure { refusal: Refusal::ConnectFailed, labels });
+            refuse(&connection, &DialFailure { refusal: Refusal::ConnectFailed, labels }, &Decided::default());
             None
         }
     }

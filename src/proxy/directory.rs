@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use leno_core::authorize::Guard;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
 use leno_core::service::Service;
@@ -224,6 +225,11 @@ impl Directory {
     /// What this proxy itself is, once the controller has said it.
     pub fn workload(&self) -> Option<Arc<Workload>> {
         self.workload.borrow().clone()
+    }
+
+    /// Lets `look` see what holds for connections to the app's `port` now; `None` while the controller has not said it.
+    pub fn with_guard<T>(&self, port: u16, look: impl FnOnce(Option<&Guard>) -> T) -> T {
+        look(self.workload.borrow().as_ref().map(|workload| workload.guard(port)))
     }
 
     /// Takes in one update.

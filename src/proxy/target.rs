@@ -15,6 +15,7 @@ use leno_core::request::RequestHead;
 use leno_core::route::{self, Backend, Silent};
 
 use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
+use crate::jwt::TokenError;
 use crate::pool::InFlight;
 use crate::telemetry::Destination;
 use crate::worker::Context;
@@ -52,6 +53,14 @@ pub enum Refusal {
     IdentityMismatch,
     /// The endpoint cannot prove who it is, or refused this proxy.
     TlsFailed,
+    /// The rules of the app's port do not let the caller pass.
+    Denied,
+    /// The rules of the app's port look at paths, and servers could read this one in more than one way.
+    AmbiguousPath,
+    /// A token that came with the request is not valid.
+    Token(TokenError),
+    /// What holds for the app's port is not known yet.
+    NoRules,
     /// The connection broke before a response.
     Disconnected,
     /// What came back was no valid response.
@@ -64,9 +73,12 @@ impl Refusal {
     /// Status of the answer.
     pub fn status(self) -> u16 {
         match self {
+            Self::AmbiguousPath => 400,
+            Self::Token(_) => 401,
+            Self::Denied => 403,
             Self::UnknownService => 404,
             Self::MissingDestination | Self::NoWeight => 500,
-            Self::NoEndpoint | Self::NoCertificate => 503,
+            Self::NoEndpoint | Self::NoCertificate | Self::NoRules => 503,
             Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::Disconnected | Self::BadResponse => 502,
             Self::Timeout => 504,
         }
@@ -83,6 +95,10 @@ impl Refusal {
             Self::NoCertificate => "no-certificate",
             Self::IdentityMismatch => "identity-mismatch",
             Self::TlsFailed => "tls-failed",
+            Self::Denied => "denied",
+            Self::AmbiguousPath => "ambiguous-path",
+            Self::Token(error) => error.reason(),
+            Self::NoRules => "no-rules",
             Self::Disconnected => "disconnected",
             Self::BadResponse => "bad-response",
             Self::Timeout => "timeout",
@@ -100,6 +116,10 @@ impl Refusal {
             Self::NoCertificate => "this workload has no valid certificate to prove itself with\n",
             Self::IdentityMismatch => "another workload answers at the endpoint's address\n",
             Self::TlsFailed => "no secure connection to the endpoint could be made\n",
+            Self::Denied => "access denied\n",
+            Self::AmbiguousPath => "servers could read this path in more than one way\n",
+            Self::Token(_) => "the token is not valid here\n",
+            Self::NoRules => "it is not known yet who may call this workload\n",
             Self::Disconnected => "the endpoint closed the connection before it answered\n",
             Self::BadResponse => "the endpoint sent an answer that is no valid HTTP\n",
             Self::Timeout => "the service did not answer in the time the route allows\n",

@@ -22,6 +22,7 @@ use crate::buffers::Buffers;
 use crate::control::{Ask, Update};
 use crate::directory::Directory;
 use crate::drain::{Drain, Draining};
+use crate::jwt::KeyCache;
 use crate::listen::{self, Listener};
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
@@ -114,6 +115,8 @@ pub struct Context {
     pub own: Caller,
     /// Who calls over a plain connection: nobody that is known.
     pub stranger: Rc<Caller>,
+    /// Keys that tokens are verified with.
+    pub keys: KeyCache,
     /// Addresses the worker itself listens on.
     pub own_addresses: Vec<SocketAddr>,
     apps: RefCell<HashMap<SocketAddr, Rc<Peer>, RandomState>>,
@@ -151,6 +154,7 @@ impl Worker {
             buffers: Rc::default(),
             recorder: registry.recorder(access_log),
             draining: Draining::default(),
+            keys: KeyCache::default(),
             own_addresses,
             apps: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),

@@ -5,6 +5,10 @@ use std::io::Write;
 use super::response::UNDELIVERED;
 use crate::buffers::Buffer;
 
+/// What a request whose token was refused is answered with (RFC 6750 section 3).
+pub const CHALLENGE: &str = "Bearer error=\"invalid_token\"";
+const CHALLENGE_LINE: &str = "www-authenticate: Bearer error=\"invalid_token\"\r\n";
+
 /// One answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
@@ -33,9 +37,10 @@ impl Answer<'_> {
             (false, false) => "",
         };
         let undelivered = if self.undelivered { format!("{UNDELIVERED}: connect\r\n") } else { String::new() };
+        let challenge = if self.status == 401 { CHALLENGE_LINE } else { "" };
         let wrote = write!(
             room,
-            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{connection}{undelivered}\r\n",
+            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{challenge}{connection}{undelivered}\r\n",
             self.status,
             phrase(self.status),
             self.text.len(),
@@ -52,6 +57,8 @@ impl Answer<'_> {
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         408 => "Request Timeout",
         414 => "URI Too Long",

@@ -21,6 +21,7 @@ use super::record::{RequestId, TunnelRecord};
 use super::request::{self, Additions, Form, Framing, Request};
 use super::response::{self, Asked, Keep, Response};
 use crate::admit::{self, Asks};
+use crate::authorization::{self, Decided, Visitor};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Side};
 use crate::dial::dial_peer;
@@ -28,7 +29,7 @@ use crate::drain::Draining;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
-use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
 use crate::tls::{Inner, Secured};
 use crate::worker::Context;
 
@@ -79,6 +80,7 @@ enum Target {
 /// What its record says in the end.
 struct Outcome {
     labels: Rc<Destination>,
+    decided: Decided,
     upstream: Option<SocketAddr>,
     secured: Option<Secured>,
     status: u16,
@@ -237,7 +239,10 @@ fn prepare<'c>(
         Some(_) => RequestId::Sent(request.request_id),
         None => RequestId::make([context.draw(), context.draw()]),
     };
+    let visitor = Visitor { side: &connection.side, tls: connection.tls.as_ref(), address: connection.peer.ip(), context };
+    let admission = authorization::of_request(&visitor, &request.view(&head, &connection.caller), &asks);
     let (target, labels) = aim(whom, &head, &request, context);
+    let target = admission.refusal.map_or(target, Target::Nobody);
     let additions = Additions {
         peer: connection.peer.ip(),
         is_outbound: !matches!(connection.side, Side::Inbound { .. }),
@@ -247,6 +252,7 @@ fn prepare<'c>(
             Target::Address(peer) => peer.address(),
             Target::Service(_) | Target::Nobody(_) => connection.peer,
         },
+        path: admission.path.as_deref(),
     };
     request::patch(&head, &request, &additions, &mut out);
     let asked = Asked {
@@ -257,8 +263,8 @@ fn prepare<'c>(
     };
     let is_idempotent = request.is_idempotent(inbox.block());
     let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true);
-    let secured = connection.secured();
-    let outcome = Outcome { labels, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
+    let (decided, secured) = (admission.decided, connection.secured());
+    let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload: Upload::default(), in_flight: None, outcome, started })
 }
 
@@ -463,6 +469,7 @@ impl Exchange<'_> {
             authority: self.request.authority.text(bytes).into(),
             request_id: self.id.text(bytes).into(),
             labels: self.outcome.labels,
+            decided: self.outcome.decided,
             status: self.outcome.status,
             upstream: self.outcome.upstream,
             secured: self.outcome.secured,
@@ -510,6 +517,7 @@ impl Exchange<'_> {
             direction: self.connection.side.direction(),
             spoken: Spoken::Http1,
             destination: &self.outcome.labels,
+            access: self.outcome.decided.access(),
             method: self.request.method.text(bytes),
             path: self.request.target.text(bytes),
             authority: self.request.authority.text(bytes),
@@ -609,6 +617,7 @@ async fn refuse_with(connection: &Connection, status: u16, text: &str, reason: &
         direction: connection.side.direction(),
         spoken: Spoken::Http1,
         destination: &labels,
+        access: Access::default(),
         method: "",
         path: "",
         authority: "",

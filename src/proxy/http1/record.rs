@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::head::Span;
+use crate::authorization::Decided;
 use crate::connection::Connection;
 use crate::tcp::Carried;
 use crate::telemetry::{Destination, RequestRecord, Spoken};
@@ -55,6 +56,7 @@ pub(crate) struct TunnelRecord {
     pub(super) authority: Box<str>,
     pub(super) request_id: Box<str>,
     pub(super) labels: Rc<Destination>,
+    pub(super) decided: Decided,
     pub(super) status: u16,
     pub(super) upstream: Option<SocketAddr>,
     pub(super) secured: Option<Secured>,
@@ -67,6 +69,7 @@ impl TunnelRecord {
             direction: connection.side.direction(),
             spoken: Spoken::Http1,
             destination: &self.labels,
+            access: self.decided.access(),
             method: &self.method,
             path: &self.path,
             authority: &self.authority,

@@ -284,6 +284,8 @@ pub struct Additions<'a> {
     pub shorten: bool,
     /// `Host` for an HTTP/1.0 request that has none.
     pub host: SocketAddr,
+    /// The path to send on instead of the one that came; the query stays.
+    pub path: Option<&'a str>,
 }
 
 /// Writes the head that is sent on to `out`.
@@ -292,6 +294,7 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     out.append(request.method.of(bytes));
     out.append(b" ");
     match request.form {
+        Form::Origin | Form::Absolute if additions.path.is_some() => append_target(head, request, additions.path, out),
         Form::Absolute if additions.shorten && request.path.of(bytes).is_empty() => out.append(b"/"),
         Form::Absolute if additions.shorten => out.append(request.path.of(bytes)),
         Form::Absolute | Form::Origin | Form::Authority | Form::Asterisk => out.append(request.target.of(bytes)),
@@ -327,6 +330,14 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
         (false, false) => {}
     }
     out.append(b"\r\n");
+}
+
+/// The target with another path.
+fn append_target(head: &Head<'_>, request: &Request, path: Option<&str>, out: &mut Buffer) {
+    let whole = request.path.of(head.bytes);
+    out.append(&head.bytes[request.target.start()..request.path.start()]);
+    out.append(path.unwrap_or_default().as_bytes());
+    out.append(&whole[whole.iter().position(|byte| *byte == b'?').unwrap_or(whole.len())..]);
 }
 
 fn sends_te(head: &Head<'_>) -> bool {

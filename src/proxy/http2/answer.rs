@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::http1::answer::CHALLENGE;
 use crate::http1::response::UNDELIVERED;
 
 /// One answer.
@@ -38,6 +39,9 @@ impl Answer {
         if self.undelivered {
             headers.insert(UNDELIVERED, HeaderValue::from_static("connect"));
         }
+        if self.status == 401 {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
         if self.is_grpc {
             let code = grpc_status_of(self.status);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -62,6 +66,8 @@ impl Answer {
 fn grpc_status_of(status: u16) -> u16 {
     match status {
         400 | 431 | 500 => 13,
+        401 => 16,
+        403 => 7,
         404 | 501 => 12,
         502 | 503 => 14,
         504 => 4,

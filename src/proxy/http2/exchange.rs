@@ -19,11 +19,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use leno_core::names::split_authority;
 use tokio::time::timeout_at;
 
-use super::Client;
 use super::answer::Answer;
 use super::flow::{Flow, Stopped};
 use super::head;
 use super::upstream::Lease;
+use super::{Client, asks};
+use crate::authorization::{self, Decided, Visitor};
 use crate::connection::{Side, host_alias};
 use crate::control::Alias;
 use crate::directory::ServiceState;
@@ -31,7 +32,7 @@ use crate::http1::head::HeadError;
 use crate::http1::response::UNDELIVERED;
 use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
-use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
 use crate::tls::Secured;
 
 /// How often a request that no app has seen is sent again.
@@ -79,6 +80,8 @@ struct Exchange {
 struct Head {
     method: Method,
     uri: Uri,
+    /// The target as it came, where another is sent on.
+    asked: Option<Uri>,
     headers: HeaderMap,
     protocol: Option<Protocol>,
     id: HeaderValue,
@@ -95,6 +98,7 @@ enum Target {
 /// What its record says in the end.
 struct Outcome {
     labels: Rc<Destination>,
+    decided: Decided,
     upstream: Option<SocketAddr>,
     secured: Option<Secured>,
     status: u16,
@@ -142,13 +146,24 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     if let Err(error) = head::settle_authority(&mut parts) {
         return refuse(&client, &parts, error, is_grpc, &mut respond);
     }
+    let visitor = Visitor { side: &client.side, tls: client.tls.as_ref(), address: client.peer.ip(), context: &client.context };
+    let asks = asks(&parts.headers, &parts.uri);
+    let admission = head::view(&parts, &client.caller, |head| authorization::of_request(&visitor, head, &asks));
     let (target, labels) = aim(&client, &parts).await;
+    let target = admission.refusal.map_or(target, Target::Nobody);
+    let mut asked = None;
+    if let Some(path) = &admission.path {
+        match head::with_path(&parts.uri, path) {
+            Ok(uri) => asked = Some(std::mem::replace(&mut parts.uri, uri)),
+            Err(error) => return refuse(&client, &parts, error, is_grpc, &mut respond),
+        }
+    }
     let context = &client.context;
     let id = head::patch(&mut parts.headers, &client.side, &client.address, || [context.draw(), context.draw()]);
     let protocol = parts.extensions.remove::<Protocol>();
-    let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, protocol, id, is_grpc };
-    let secured = client.secured();
-    let outcome = Outcome { labels, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
+    let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, is_grpc };
+    let (decided, secured) = (admission.decided, client.secured());
+    let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let mut exchange =
         Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
     exchange.drive().await;
@@ -458,8 +473,9 @@ impl Exchange {
             direction: self.client.side.direction(),
             spoken: spoken(self.head.is_grpc),
             destination: &self.outcome.labels,
+            access: self.outcome.decided.access(),
             method: self.head.method.as_str(),
-            path: self.head.uri.path_and_query().map_or("", |path| path.as_str()),
+            path: self.head.asked.as_ref().unwrap_or(&self.head.uri).path_and_query().map_or("", |path| path.as_str()),
             authority: self.head.uri.authority().map_or("", |authority| authority.as_str()),
             request_id: self.head.id.to_str().unwrap_or_default(),
             status: self.outcome.status,
@@ -531,6 +547,7 @@ fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respo
         direction: client.side.direction(),
         spoken: spoken(is_grpc),
         destination: &labels,
+        access: Access::default(),
         method: parts.method.as_str(),
         path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
         authority: "",

@@ -88,6 +88,14 @@ pub(super) fn view<T>(parts: &Parts, caller: &Caller, look: impl FnOnce(&Request
     })
 }
 
+/// The target with another path; the query stays.
+pub(super) fn with_path(uri: &Uri, path: &str) -> Result<Uri, HeadError> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("{path}{query}").parse().ok().ok_or(HeadError::BadTarget)?);
+    Uri::from_parts(parts).ok().ok_or(HeadError::BadTarget)
+}
+
 /// Makes of the head that arrived the one that is sent on. Returns the request's id, the client's own or one made of
 /// `draws`.
 pub(super) fn patch(headers: &mut HeaderMap, side: &Side, address: &HeaderValue, draws: impl FnOnce() -> [u64; 2]) -> HeaderValue {

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 use leno_core::request::Caller;
 
 use crate::admit::{self, Asks};
@@ -105,9 +105,14 @@ pub(crate) async fn serve(connection: Connection) {
     }
 }
 
+/// What a request asks, as far as probes are told by it.
+fn asks<'r>(headers: &HeaderMap, uri: &'r Uri) -> Asks<'r> {
+    if head::is_grpc(headers) { Asks::Grpc(uri.path()) } else { Asks::Other }
+}
+
 /// Whether the connection proves nothing, and has to for this request.
 fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
-    let asks = if head::is_grpc(request.headers()) { Asks::Grpc(request.uri().path()) } else { Asks::Other };
+    let asks = asks(request.headers(), request.uri());
     admit::is_refused(&client.side, client.tls.as_ref(), &asks, &client.context)
 }
 

@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::recorder::TcpRecord;
 use super::series::Counter;
-use super::{Destination, RequestRecord};
+use super::{Access, Destination, RequestRecord};
 use crate::tls::Secured;
 
 /// Which requests are logged (`LENO_ACCESS_LOG`).
@@ -24,7 +24,7 @@ use crate::tls::Secured;
 pub enum AccessLogMode {
     /// None.
     Off,
-    /// Those that ended with 5xx, or that the proxy itself answered or gave up.
+    /// Those that ended with 5xx, that the proxy itself answered or gave up, or that an Audit policy would have refused.
     #[default]
     Errors,
     /// Every one.
@@ -123,6 +123,10 @@ struct Line<'a> {
     bytes_in: u64,
     bytes_out: u64,
     duration_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_deny: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
 }
@@ -134,7 +138,7 @@ impl AccessLog {
     }
 
     pub(super) fn request(&self, record: &RequestRecord<'_>, dropped: &Counter) {
-        let failed = record.reason.is_some() || record.status >= 500 || record.status == 0;
+        let failed = record.reason.is_some() || record.access.would_deny.is_some() || record.status >= 500 || record.status == 0;
         if self.mode == AccessLogMode::Errors && !failed {
             return;
         }
@@ -145,17 +149,23 @@ impl AccessLog {
             status: Some(record.status).filter(|status| *status != 0),
             grpc_status: record.grpc_status,
             request_id: record.request_id,
-            ..self.line(record.direction.as_str(), record.spoken.as_str(), record.destination, (record.peer, record.secured))
+            ..self.line(record.direction.as_str(), record.spoken.as_str(), record.destination, record.access, (record.peer, record.secured))
         };
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
         self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
     }
 
     pub(super) fn tcp(&self, record: &TcpRecord<'_>, dropped: &Counter) {
-        if self.mode == AccessLogMode::Errors && record.reason.is_none() {
+        if self.mode == AccessLogMode::Errors && record.reason.is_none() && record.access.would_deny.is_none() {
             return;
         }
-        let line = self.line(record.direction.as_str(), super::Spoken::Tcp.as_str(), record.destination, (record.peer, record.secured));
+        let line = self.line(
+            record.direction.as_str(),
+            super::Spoken::Tcp.as_str(),
+            record.destination,
+            record.access,
+            (record.peer, record.secured),
+        );
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
         self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
     }
@@ -165,6 +175,7 @@ impl AccessLog {
         direction: &'static str,
         protocol: &'static str,
         destination: &'a Destination,
+        access: Access<'a>,
         (peer, secured): (std::net::SocketAddr, Option<&Secured>),
     ) -> Line<'a> {
         Line {
@@ -192,6 +203,8 @@ impl AccessLog {
             bytes_out: 0,
             duration_us: 0,
             request_id: "",
+            policy: access.policy.map(|policy| &**policy),
+            would_deny: access.would_deny.map(|policy| &**policy),
         }
     }
 

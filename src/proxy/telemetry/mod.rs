@@ -48,6 +48,37 @@ pub struct Destination {
     pub route: Option<Name>,
 }
 
+/// Which rules let something pass, or did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access<'a> {
+    /// The policy that decided whether it may pass.
+    pub policy: Option<&'a Name>,
+    /// The Audit policy that would have refused it.
+    pub would_deny: Option<&'a Name>,
+}
+
+/// What authorization said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// It may pass.
+    Allow,
+    /// It may not.
+    Deny,
+    /// It may pass, and an Audit policy would have refused it.
+    WouldDeny,
+}
+
+impl Decision {
+    /// Metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::WouldDeny => "would-deny",
+        }
+    }
+}
+
 /// One request, as it ended.
 #[derive(Debug)]
 pub struct RequestRecord<'a> {
@@ -57,6 +88,8 @@ pub struct RequestRecord<'a> {
     pub spoken: Spoken,
     /// Metric labels of the destination.
     pub destination: &'a Destination,
+    /// Which rules let it pass, or did not.
+    pub access: Access<'a>,
     /// Method; empty where no head could be read.
     pub method: &'a str,
     /// Target as sent; empty where no head could be read.
@@ -138,6 +171,7 @@ pub(crate) mod test_support {
             direction: Direction::Outbound,
             spoken: Spoken::Http1,
             destination,
+            access: Access::default(),
             method: "GET",
             path: "/a\"b",
             authority: "payment",

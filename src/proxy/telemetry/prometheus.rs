@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use leno_core::names::ServiceId;
 
-use super::recorder::{Handshake, Registry, WorkerSeries, locked};
+use super::recorder::{Authorized, Handshake, Registry, WorkerSeries, locked};
 use super::series::{BUCKETS_US, Counter, RequestSeries};
 use super::{Destination, Direction, Spoken};
 
@@ -160,6 +160,7 @@ impl Registry {
         for ((direction, reason), count) in reasons {
             writeln!(page, "leno_errors_total{{direction=\"{}\",reason=\"{reason}\"}} {count}", direction.as_str())?;
         }
+        render_authorized(&workers, page)?;
         let gauge: [(&str, &str, &str, usize); 2] = [
             ("leno_connections_open", "gauge", "Connections from clients that are open.", 0),
             ("leno_connections_total", "counter", "Connections accepted from clients.", 1),
@@ -193,6 +194,23 @@ fn render_handshakes(workers: &[Arc<WorkerSeries>], page: &mut String) -> std::f
     }
     for ((end, result, is_resumed), count) in sums {
         writeln!(page, "{name}{{side=\"{}\",result=\"{result}\",resumed=\"{is_resumed}\"}} {count}", end.as_str())?;
+    }
+    Ok(())
+}
+
+fn render_authorized(workers: &[Arc<WorkerSeries>], page: &mut String) -> std::fmt::Result {
+    let name = "leno_authorization_total";
+    head(page, name, "counter", "Requests and opaque connections to the app that rules have judged, by decision, policy and caller.")?;
+    let mut sums: BTreeMap<Authorized, u64> = BTreeMap::new();
+    for worker in workers {
+        for (key, count) in locked(&worker.authorized).iter() {
+            *sums.entry(key.clone()).or_default() += count.get();
+        }
+    }
+    for ((decision, policy, source), count) in sums {
+        let (decision, policy) = (decision.as_str(), escaped(policy.as_deref().unwrap_or_default()));
+        let source = source.map(|source| escaped(&source.to_string())).unwrap_or_default();
+        writeln!(page, "{name}{{decision=\"{decision}\",policy=\"{policy}\",source_identity=\"{source}\"}} {count}")?;
     }
     Ok(())
 }

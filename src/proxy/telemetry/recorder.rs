@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use leno_core::names::{Identity, Name};
 
 use super::access_log::AccessLog;
 use super::series::{Counter, RequestSeries, TcpSeries};
-use super::{Destination, Direction, RequestRecord, Spoken};
+use super::{Access, Decision, Destination, Direction, RequestRecord, Spoken};
 use crate::tls::{End, Secured};
 
 /// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
@@ -20,6 +21,13 @@ const REASONS_MAX: usize = 64;
 
 /// Handshakes of one kind: which end this proxy was, how they ended, and whether they resumed a session.
 pub(super) type Handshake = (End, &'static str, bool);
+
+/// Callers and policies beyond this many are counted without their names: identities come from certificates and policies from
+/// configuration, but together they may be many.
+const AUTHORIZED_MAX: usize = 1024;
+
+/// What authorization said, by which policy, of whom.
+pub(super) type Authorized = (Decision, Option<Name>, Option<Identity>);
 
 /// A request series and whose it is.
 type SharedRequests = (Direction, Spoken, Mutual, Destination, Weak<RequestSeries>);
@@ -36,6 +44,7 @@ pub struct WorkerSeries {
     pub(super) requests: Mutex<Vec<SharedRequests>>,
     pub(super) tcp: Mutex<Vec<SharedTcp>>,
     pub(super) reasons: Mutex<Vec<(Direction, &'static str, Arc<Counter>)>>,
+    pub(super) authorized: Mutex<Vec<(Authorized, Arc<Counter>)>>,
     pub(super) connections_open: [Counter; 2],
     pub(super) connections_total: [Counter; 2],
     pub(super) handshakes: Mutex<Vec<(Handshake, Counter)>>,
@@ -59,6 +68,7 @@ struct Inner {
     requests: RefCell<[[[Own<RequestSeries>; 2]; Spoken::COUNT]; 2]>,
     tcp: RefCell<[[Own<TcpSeries>; 2]; 2]>,
     reasons: RefCell<Vec<(Direction, &'static str, Arc<Counter>)>>,
+    authorized: RefCell<HashMap<Authorized, Arc<Counter>, RandomState>>,
     log: Option<AccessLog>,
 }
 
@@ -69,6 +79,8 @@ pub struct TcpRecord<'a> {
     pub direction: Direction,
     /// Metric labels of the destination.
     pub destination: &'a Destination,
+    /// Which rules let it pass, or did not.
+    pub access: Access<'a>,
     /// Address of the client.
     pub peer: std::net::SocketAddr,
     /// Address of the other end, where there was one.
@@ -109,6 +121,7 @@ impl Registry {
             requests: RefCell::default(),
             tcp: RefCell::default(),
             reasons: RefCell::default(),
+            authorized: RefCell::default(),
             log,
         }))
     }
@@ -168,6 +181,19 @@ impl Recorder {
             counter.add(1);
             handshakes.push((kind, counter));
         }
+    }
+
+    /// Counts what authorization said, by which policy, of whom.
+    pub fn authorized(&self, decision: Decision, policy: Option<&Name>, source: Option<&Identity>) {
+        let mut known = self.0.authorized.borrow_mut();
+        let key = (decision, policy.cloned(), source.cloned());
+        let key = if known.len() < AUTHORIZED_MAX || known.contains_key(&key) { key } else { (decision, None, None) };
+        let counter = known.entry(key).or_insert_with_key(|key| {
+            let counter = Arc::new(Counter::default());
+            locked(&self.0.shared.authorized).push((key.clone(), Arc::clone(&counter)));
+            counter
+        });
+        counter.add(1);
     }
 
     /// Counts a connection on a port of undeclared protocol whose client stayed silent.

@@ -91,7 +91,7 @@ fn check_request(head: &Head<'_>, is_outbound: bool) {
 
 fn sent_on(head: &Head<'_>, request: &Request, is_outbound: bool) -> Vec<u8> {
     let host = SocketAddr::new(PEER, 80);
-    let additions = Additions { peer: PEER, is_outbound, request_id: "id", shorten: false, host };
+    let additions = Additions { peer: PEER, is_outbound, request_id: "id", shorten: false, host, path: None };
     let mut out = Rc::new(Buffers::default()).take();
     request::patch(head, request, &additions, &mut out);
     out.filled().to_vec()
