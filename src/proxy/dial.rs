@@ -155,6 +155,15 @@ impl DialError {
     }
 }
 
+/// Whether a connection to `peer` may be used at all: whoever has to prove itself must still be able to, even where a
+/// connection made before goes on, or nobody would hear of a certificate that was not renewed.
+pub(crate) fn may_use(peer: &Peer, context: &Context) -> Result<(), DialError> {
+    match peer.identity() {
+        None => Ok(()),
+        Some(_) => context.security.check(crate::tls::now()).map_err(|unproven| DialError::Tls(Failed::Unproven(unproven))),
+    }
+}
+
 /// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
 pub(crate) async fn dial_peer(peer: &Peer, inner: Inner, context: &Context) -> Result<Io, DialError> {
     let settings = &context.settings;

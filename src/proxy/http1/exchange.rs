@@ -24,7 +24,7 @@ use crate::admit::{self, Asks};
 use crate::authorization::{self, Decided, Visitor};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Side};
-use crate::dial::dial_peer;
+use crate::dial::{DialError, dial_peer, may_use};
 use crate::drain::Draining;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
@@ -383,19 +383,18 @@ impl Exchange<'_> {
     /// A connection to `peer`, and whether it has been used before.
     async fn connect(&self, peer: &Peer, may_reuse: bool) -> Result<(Io, bool), Refusal> {
         let context = &*self.connection.context;
+        let refused = |error: DialError| {
+            error.log(peer.address());
+            error.refusal()
+        };
+        may_use(peer, context).map_err(refused)?;
         if may_reuse {
             let sure = if self.is_idempotent { Sure::AsKnown } else { Sure::AskKernel };
             if let Some(io) = peer.reuse(Instant::now(), context.settings.rest, sure) {
                 return Ok((io, true));
             }
         }
-        match Box::pin(dial_peer(peer, Inner::Http, context)).await {
-            Ok(io) => Ok((io, false)),
-            Err(error) => {
-                error.log(peer.address());
-                Err(error.refusal())
-            }
-        }
+        Box::pin(dial_peer(peer, Inner::Http, context)).await.map(|io| (io, false)).map_err(refused)
     }
 
     /// Sends the request on `io` and waits for the response's head.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::rewind::Rewind;
 use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::dial::{DialError, dial_peer};
+use crate::dial::{DialError, dial_peer, may_use};
 use crate::io::Io;
 use crate::pool::Peer;
 use crate::target::Refusal;
@@ -98,6 +98,10 @@ impl Link {
 impl Upstreams {
     /// A place on a connection to `peer`, which these are the connections of; dials where there is none.
     pub(super) async fn lease(&self, peer: &Peer, context: &Context) -> Result<Lease, Refusal> {
+        if let Err(error) = may_use(peer, context) {
+            error.log(peer.address());
+            return Err(error.refusal());
+        }
         if let Some(lease) = self.existing() {
             return Ok(lease);
         }

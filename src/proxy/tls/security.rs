@@ -101,6 +101,11 @@ impl Security {
         self.state.borrow().roots.clone()
     }
 
+    /// Whether this proxy can prove itself and verify others now.
+    pub fn check(&self, now: UnixTime) -> Result<(), Unproven> {
+        self.state.borrow().proven(now).map(|_| ())
+    }
+
     /// For handshakes of those who dial this proxy.
     pub fn server(&self, now: UnixTime) -> Result<Arc<ServerConfig>, Unproven> {
         let mut state = self.state.borrow_mut();

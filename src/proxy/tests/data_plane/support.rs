@@ -113,14 +113,18 @@ impl Mesh {
     }
 
     pub(crate) fn set_endpoints(&self, endpoints: &[(SocketAddr, &str)]) {
-        let id = EndpointsId::new(payment(), PORT);
         let endpoint = |(address, version): &(SocketAddr, &str)| Endpoint {
             address: *address,
             workload: Name::from("payment"),
             versions: vec![Name::from(*version)],
             identity: None,
         };
-        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints: endpoints.iter().map(endpoint).collect() });
+        self.set_these(endpoints.iter().map(endpoint).collect());
+    }
+
+    pub(crate) fn set_these(&self, endpoints: Vec<Endpoint>) {
+        let id = EndpointsId::new(payment(), PORT);
+        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }
