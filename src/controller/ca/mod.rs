@@ -18,6 +18,7 @@ pub mod limit;
 pub mod listing;
 pub mod proof;
 pub mod request;
+pub mod rotation;
 pub mod secret;
 pub mod signer;
 pub mod store;

@@ -36,6 +36,8 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How soon a reader comes back after a stream broke.
 const RETRY: Duration = Duration::from_millis(500);
+/// Where a replica tells its receipts.
+const RECEIPTS: &str = "/receipts";
 /// Longest line that is read.
 const LINE_MAX: usize = 64 * 1024;
 
@@ -64,7 +66,7 @@ impl Server {
 
 /// `GET /receipts` and `GET /identities`.
 pub fn router(desk: Arc<Desk>, publisher: Publisher, serving: Serving) -> Router {
-    let routes = Router::new().route("/receipts", get(tell)).route(listing::PATH, get(list));
+    let routes = Router::new().route(RECEIPTS, get(tell)).route(listing::PATH, get(list));
     routes.with_state(Server { desk, publisher, serving })
 }
 
@@ -184,7 +186,7 @@ impl Reader {
 
     async fn read(&self, replica: IpAddr) -> Result<(), BoxError> {
         let address = SocketAddr::new(replica, self.port);
-        let mut body = tokio::time::timeout(SILENCE_MAX, self.ask(address)).await??;
+        let mut body = tokio::time::timeout(SILENCE_MAX, self.ask(address, RECEIPTS)).await??;
         let mut buffer = Vec::new();
         while let Some(frame) = tokio::time::timeout(SILENCE_MAX, body.frame()).await? {
             buffer.extend_from_slice(frame?.data_ref().map(Bytes::as_ref).unwrap_or_default());
@@ -195,12 +197,12 @@ impl Reader {
         Ok(())
     }
 
-    async fn ask(&self, address: SocketAddr) -> Result<hyper::body::Incoming, BoxError> {
+    async fn ask(&self, address: SocketAddr, path: &str) -> Result<hyper::body::Incoming, BoxError> {
         let connector = TlsConnector::from(self.serving.client_config()?);
         let stream = connector.connect(self.server_name.clone(), TcpStream::connect(address).await?).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::get("/receipts")
+        let request = Request::get(path)
             .header(header::HOST, self.server_name.to_str().as_ref())
             .header(header::AUTHORIZATION, bearer(&self.serving))
             .body(Empty::<Bytes>::new())?;
@@ -296,8 +298,21 @@ mod tests {
         let port = serve(&desk, &serving, &cancel).await;
         let material = crate::certificates::Material { peer_token: "other".into(), ..serving.material() };
         let stranger = reader(&desk, Serving::new(material).unwrap(), port);
-        let error = stranger.read([127, 0, 0, 1].into()).await.unwrap_err();
-        assert!(error.to_string().contains("401"), "{error}");
+        for path in [RECEIPTS, listing::PATH] {
+            let error = stranger.ask(([127, 0, 0, 1], port).into(), path).await.unwrap_err();
+            assert!(error.to_string().contains("401"), "{error}");
+        }
+        cancel.cancel();
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_token_is_told_which_certificates_proxies_hold() {
+        let (serving, cancel) = (serving(), CancellationToken::new());
+        let desk = Arc::new(Desk::default());
+        let port = serve(&desk, &serving, &cancel).await;
+        let friend = reader(&desk, serving, port);
+        let body = friend.ask(([127, 0, 0, 1], port).into(), listing::PATH).await.unwrap().collect().await.unwrap().to_bytes();
+        assert_eq!(serde_json::from_slice::<Listing>(&body).unwrap(), Listing::default(), "nobody is connected");
         cancel.cancel();
     }
 

@@ -26,6 +26,8 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod identity;
+
 use super::{Settings, serve};
 use crate::publish::tests::{address, changed, endpoints_of, id, listed, mesh, service, slice};
 use crate::publish::{Publisher, REQUIRED_OF_CLUSTER};
@@ -55,13 +57,17 @@ struct Client {
 }
 
 async fn start(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Server {
+    start_with(tls, None, settings).await
+}
+
+async fn start_with(tls: Option<Arc<rustls::ServerConfig>>, signer: Option<Arc<crate::ca::signer::Signer>>, settings: Settings) -> Server {
     let (source, events) = mpsc::channel(64);
     let (publisher, task) = Publisher::new(Translator::new(Defaults::new("cluster.local")), REQUIRED_OF_CLUSTER, events);
     let cancel = CancellationToken::new();
     tokio::spawn(task.run(cancel.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(serve(listener, tls, publisher.clone(), None, settings, cancel.clone()));
+    let served = tokio::spawn(serve(listener, tls, publisher.clone(), signer, settings, cancel.clone()));
     let _stop = cancel.clone().drop_guard();
     Server { address, source, publisher, cancel, served, _stop }
 }
