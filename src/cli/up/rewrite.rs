@@ -55,10 +55,10 @@ spec:
         let inbound: Inbound = [(8080, "127.70.0.1:15106".parse().unwrap()), (8081, "127.70.0.1:15107".parse().unwrap())].into();
         let mut translator = Translator::new(Defaults::new("cluster.local"));
         for manifest in parse(std::path::Path::new("a.yaml"), SHOP).manifests {
-            let object = match manifest.object {
-                Object::Workload(workload) => Object::Workload(behind_sidecar(workload, inbound.clone())),
-                other => other,
-            };
+            let mut object = manifest.object;
+            if let Object::Workload(workload) = object {
+                object = Object::Workload(behind_sidecar(workload, inbound.clone()));
+            }
             translator.apply(Change::Apply(object));
         }
         let payment = ServiceId::new("shop", "payment");

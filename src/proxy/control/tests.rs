@@ -188,9 +188,7 @@ async fn a_certificate_that_the_controller_does_not_take_any_more_is_replaced_by
     let seen = fake.seen();
     let paths: Vec<&str> = seen.iter().map(|seen| &*seen.path).collect();
     assert_eq!(paths, [SIGN_PATH, SIGN_PATH, METHOD_PATH], "the refused handshake is no request");
-    let trusted = proxy.told(|update| match update {
-        Update::Trust(trust) if trust.issuer == next.fingerprint() => Some(trust),
-        _ => None,
-    });
-    assert_eq!(trusted.await.roots.len(), 1, "trust came along, because there was no stream to bring it");
+    let brought = |update| if let Update::Trust(trust) = update { Some(trust).filter(|it| it.issuer == next.fingerprint()) } else { None };
+    let trusted = proxy.told(brought).await;
+    assert_eq!(trusted.roots.len(), 1, "trust came along, because there was no stream to bring it");
 }

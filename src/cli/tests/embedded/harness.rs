@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,13 @@ use tempfile::TempDir;
 
 /// More than anything here takes, also on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Loopback addresses of a mesh's own: tests run at the same time, and their services have the same names.
+fn addresses() -> String {
+    static MESHES: AtomicU32 = AtomicU32::new(0);
+    let place = std::process::id().wrapping_add(MESHES.fetch_add(1, Ordering::Relaxed)) % (64 * 256);
+    format!("127.{}.{}.0/24", 64 + place / 256, place % 256)
+}
 
 /// A running mesh. Dropping it ends it.
 pub(crate) struct Mesh {
@@ -29,7 +37,7 @@ impl Mesh {
         fs::create_dir(folder.path().join("manifests")).unwrap();
         fs::write(folder.path().join("manifests/shop.yaml"), manifests).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_leno"))
-            .args(["up", "--plain", "--drain-seconds", "1", "-f", "manifests", "--state", "state.json"])
+            .args(["up", "--plain", "--drain-seconds", "1", "-f", "manifests", "--state", "state.json", "--bind", &addresses()])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

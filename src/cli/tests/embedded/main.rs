@@ -9,4 +9,5 @@ mod life;
 mod protocols;
 mod reload;
 mod routing;
+mod security;
 mod transcripts;
