@@ -25,7 +25,7 @@ use crate::worker::Context;
 
 /// The header field of tokens that no other is named for, and the scheme they have there (RFC 6750 section 2.1).
 const AUTHORIZATION: &str = "authorization";
-const BEARER: &str = "Bearer ";
+const BEARER: &str = "Bearer";
 
 /// What became of the question whether something may pass. The default: it may, as it is, and nobody was asked.
 #[derive(Debug, Default)]
@@ -168,11 +168,11 @@ fn fields_contain(issuer: &Issuer, field: &str) -> bool {
 /// The token in a field's value; `None` where there is none. `authorization` may carry something else under another scheme.
 fn token_in<'v>(field: &str, value: &'v [u8]) -> Result<Option<&'v str>, TokenError> {
     let text = std::str::from_utf8(value).ok().ok_or(TokenError::Malformed)?.trim();
-    let bearer = text.split_at_checked(BEARER.len()).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER));
-    Ok(match bearer {
-        Some((_, token)) => Some(token.trim_start()),
-        None if field == AUTHORIZATION => None,
-        None => Some(text).filter(|text| !text.is_empty()),
+    let (scheme, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    Ok(match scheme.eq_ignore_ascii_case(BEARER) {
+        true => Some(rest.trim_start()),
+        false if field == AUTHORIZATION => None,
+        false => Some(text).filter(|text| !text.is_empty()),
     })
 }
 
@@ -183,12 +183,15 @@ mod tests {
     #[test]
     fn tokens_come_with_the_scheme_bearer_and_in_fields_of_their_own_also_without() {
         type Found = Result<Option<&'static str>, TokenError>;
-        let cases: [(&str, &[u8], Found); 11] = [
+        let cases: [(&str, &[u8], Found); 14] = [
             (AUTHORIZATION, b"Bearer a.b.c", Ok(Some("a.b.c"))),
             (AUTHORIZATION, b"bearer  a.b.c ", Ok(Some("a.b.c"))),
             (AUTHORIZATION, b"Basic YTpi", Ok(None)),
             (AUTHORIZATION, b"a.b.c", Ok(None)),
             (AUTHORIZATION, b"", Ok(None)),
+            (AUTHORIZATION, b"Bearer", Ok(Some(""))),
+            (AUTHORIZATION, b"Bearer\ta.b.c", Ok(Some("a.b.c"))),
+            (AUTHORIZATION, b"Bearera.b.c", Ok(None)),
             (AUTHORIZATION, b"Bearer a, Bearer b", Ok(Some("a, Bearer b"))),
             (AUTHORIZATION, b"Bearer \xff", Err(TokenError::Malformed)),
             ("x-token", b"a.b.c", Ok(Some("a.b.c"))),

@@ -286,4 +286,29 @@ mod tests {
         assert_eq!((&line["status"], &line["destination"]), (&503.into(), &"shop/payment".into()));
         assert_eq!(line["path"], "/a\"b");
     }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn lines_name_the_policy_that_decided_and_errors_mode_has_what_audit_would_have_refused() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let sink = LogSink::start(Pipe(sender)).unwrap();
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let registry = Registry::default();
+                let recorder = registry.recorder(AccessLog::new(AccessLogMode::Errors, "web".into(), sink));
+                let (to, policy) = (somewhere("v1"), leno_core::names::Name::from("shop/rules"));
+                let deciding = Access { policy: Some(&policy), would_deny: None };
+                recorder.request(&RequestRecord { access: deciding, ..record(&to, 200) });
+                recorder.request(&RequestRecord { access: Access { policy: None, would_deny: Some(&policy) }, ..record(&to, 201) });
+                recorder.request(&RequestRecord { access: deciding, reason: Some("denied"), ..record(&to, 403) });
+                tokio::time::sleep(FLUSH_AFTER * 2).await;
+            })
+            .await;
+        let chunk = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        let lines: Vec<serde_json::Value> =
+            chunk.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let told: Vec<_> = lines.iter().map(|line| (&line["status"], &line["policy"], &line["would_deny"])).collect();
+        let (policy, nothing) = ("shop/rules".into(), serde_json::Value::Null);
+        assert_eq!(told, [(&201.into(), &nothing, &policy), (&403.into(), &policy, &nothing)]);
+    }
 }

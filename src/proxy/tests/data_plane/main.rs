@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod authorization;
 mod bodies;
 mod explicit;
 mod failures;
+mod guards;
 mod http1;
 mod opaque;
 mod support;

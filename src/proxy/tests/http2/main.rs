@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod authorization;
 mod drain;
 mod failures;
 mod grpc;
+#[path = "../data_plane/guards.rs"]
+mod guards;
 mod limits;
 mod peers;
 mod streams;
