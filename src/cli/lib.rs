@@ -1,10 +1,16 @@
-//! Commands for people: `leno up`, `leno explain`, `leno crds`.
+//! Commands for people: `leno up`, `leno explain`, `leno identity`, `leno ca`, `leno check`,
+//! `leno crds`.
 //!
 //! Each command is a module: its arguments, a pure middle that tests call directly, and a thin shell that reads and prints.
 
+pub mod ca;
+pub mod check;
+mod cluster;
 pub mod crds;
 pub mod demo;
 pub mod explain;
+pub mod identity;
+mod left;
 pub mod up;
 
 use std::io;
@@ -26,6 +32,12 @@ enum Command {
     Up(up::Arguments),
     /// Say what happens to one request, step by step, and why
     Explain(explain::Arguments),
+    /// Check that the mesh is well, and say what to do where it is not
+    Check(check::Arguments),
+    /// Look at the mesh's certificate authority, or replace its root
+    Ca(ca::Arguments),
+    /// List who holds which certificate until when
+    Identity(identity::Arguments),
     /// Print the definitions of MeshService and TrafficPolicy, for kubectl apply
     Crds,
     /// A little service for demos
@@ -45,6 +57,9 @@ pub fn main() -> ExitCode {
     let done = match command {
         Command::Up(arguments) => up::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, &mut io::stdout().lock()),
+        Command::Check(arguments) => check::run(&arguments, &mut io::stdout().lock()),
+        Command::Ca(arguments) => ca::run(&arguments, &mut io::stdout().lock()),
+        Command::Identity(arguments) => identity::run(&arguments, &mut io::stdout().lock()),
         Command::Crds => crds::run(&mut io::stdout().lock()).map(|()| ExitCode::SUCCESS),
         Command::DemoApp(arguments) => demo::app::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::DemoTraffic(arguments) => demo::traffic::run(&arguments).map(|()| ExitCode::SUCCESS),

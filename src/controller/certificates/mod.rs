@@ -166,8 +166,8 @@ fn random_token() -> Result<String, CertificateError> {
     }))
 }
 
-/// Start and end of the first certificate.
-fn first_validity(pem: &str) -> Option<(Timestamp, Timestamp)> {
+/// Start and end of the first certificate in `pem`; `None` when there is none that can be read.
+pub fn first_validity(pem: &str) -> Option<(Timestamp, Timestamp)> {
     let der = CertificateDer::pem_slice_iter(pem.as_bytes()).next()?.ok()?;
     validity(&der)
 }

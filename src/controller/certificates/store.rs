@@ -12,12 +12,16 @@ use kube::{Api, Client};
 
 use super::{CertificateError, Material, Policy, renew};
 
-/// The Secret's keys, in the layout of cert-manager and kubectl, and two of Leno's own.
-const CA_BUNDLE: &str = "ca.crt";
+// The Secret's keys, in the layout of cert-manager and kubectl, and two of Leno's own.
+
+/// Certificates by which to trust what is served.
+pub const CA_BUNDLE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
-const CERTIFICATE: &str = "tls.crt";
+/// What is served.
+pub const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-const PEER_TOKEN: &str = "peer-token";
+/// What replicas show each other.
+pub const PEER_TOKEN: &str = "peer-token";
 
 /// How often a lost race is run again.
 const ATTEMPTS: usize = 10;
