@@ -26,7 +26,11 @@ fn authority(kept: &Kept) -> Authority {
 }
 
 fn sign(authority: &Authority, life: SignedDuration, now: Timestamp) -> Result<Signed, AuthorityError> {
-    authority.sign(&KeyPair::generate().unwrap(), &web(), life, [0xff; 16], now)
+    authority.sign(&new_key(), &web(), life, [0xff; 16], now)
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().unwrap()
 }
 
 /// A CA's certificate with its key, signed by another or by itself.

@@ -22,6 +22,8 @@ use crate::publish::Publisher;
 
 /// How often the Secret is read.
 const EVERY: Duration = Duration::from_secs(2);
+/// How long the API server may take for one round.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often what is wrong is said again.
 const REPEAT: SignedDuration = SignedDuration::from_hours(12);
 
@@ -72,19 +74,21 @@ impl Keeper {
     pub async fn run(self) -> Infallible {
         let mut seen = Seen::default();
         loop {
-            let now = Timestamp::now();
-            match self.round(&mut seen, now).await {
-                Ok(()) => self.warn(&mut seen, now).await,
-                Err(error) => {
-                    let text = error.to_string();
-                    if seen.is_news(&text, now) {
-                        let stays = self.current.borrow().is_some();
-                        tracing::error!(%error, authority_before_stays = stays, "the mesh's certificate authority cannot be used");
-                        self.events.write("Unusable", text).await;
-                    }
-                }
+            if tokio::time::timeout(PATIENCE, self.look(&mut seen, Timestamp::now())).await.is_err() {
+                tracing::warn!(name = NAME, "the API server takes too long about the Secret of the certificate authority, asking again");
             }
             tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// Looks once, and says what there is to say.
+    async fn look(&self, seen: &mut Seen, now: Timestamp) {
+        let Err(error) = self.round(seen, now).await else { return self.warn(seen, now).await };
+        let text = error.to_string();
+        if seen.is_news(&text, now) {
+            let stays = self.current.borrow().is_some();
+            tracing::error!(%error, authority_before_stays = stays, "the mesh's certificate authority cannot be used");
+            self.events.write("Unusable", text).await;
         }
     }
 
@@ -157,15 +161,5 @@ impl Events {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_wrong_is_said_once_and_again_after_a_while() {
-        let (mut seen, now) = (Seen::default(), Timestamp::UNIX_EPOCH);
-        assert!(seen.is_news("a", now));
-        assert!(!seen.is_news("a", now + REPEAT - SignedDuration::from_secs(1)));
-        assert!(seen.is_news("a", now + REPEAT));
-        assert!(seen.is_news("b", now + REPEAT));
-    }
-}
+#[path = "keeper_tests.rs"]
+mod tests;

@@ -54,14 +54,15 @@ struct Server {
 }
 
 impl Server {
-    /// Whether the caller holds the token, or what it is told.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
+    /// Whether the caller holds the token.
+    fn admits(&self, headers: &HeaderMap) -> bool {
         let shows = |name, wanted: String| headers.get(name).is_some_and(|shown| same(shown.as_bytes(), wanted.as_bytes()));
-        if shows(header::AUTHORIZATION, bearer(&self.serving)) || shows(TOKEN_HEADER, self.serving.peer_token()) {
-            return Ok(());
-        }
-        Err((StatusCode::UNAUTHORIZED, "only for the controller's replicas\n").into_response())
+        shows(header::AUTHORIZATION, bearer(&self.serving)) || shows(TOKEN_HEADER, self.serving.peer_token())
     }
+}
+
+fn strangers() -> Response {
+    (StatusCode::UNAUTHORIZED, "only for the controller's replicas\n").into_response()
 }
 
 /// `GET /receipts` and `GET /identities`.
@@ -71,8 +72,8 @@ pub fn router(desk: Arc<Desk>, publisher: Publisher, serving: Serving) -> Router
 }
 
 async fn list(State(server): State<Server>, headers: HeaderMap) -> Response {
-    if let Err(refused) = server.admit(&headers) {
-        return refused;
+    if !server.admits(&headers) {
+        return strangers();
     }
     match server.publisher.standing().await {
         Ok(standing) => Json(Listing::new(standing)).into_response(),
@@ -81,8 +82,8 @@ async fn list(State(server): State<Server>, headers: HeaderMap) -> Response {
 }
 
 async fn tell(State(server): State<Server>, headers: HeaderMap) -> Response {
-    if let Err(refused) = server.admit(&headers) {
-        return refused;
+    if !server.admits(&headers) {
+        return strangers();
     }
     let (all, later) = server.desk.listen();
     let first: Bytes = all.iter().flat_map(encode).collect::<Vec<u8>>().into();

@@ -73,7 +73,7 @@ impl Server {
         match (head.uri.path(), &self.signer) {
             (METHOD_PATH, _) => Ok(self.discover(&peer, body).await),
             (SIGN_PATH, Some(signer)) => Ok(sign(signer, &head.headers, peer.address, body).await),
-            (path, _) => Ok(ended(Ending { code: code::UNIMPLEMENTED, message: format!("this server does not know the method {path}") })),
+            (path, _) => Ok(ended(&Ending { code: code::UNIMPLEMENTED, message: format!("this server does not know the method {path}") })),
         }
     }
 
@@ -85,10 +85,10 @@ impl Server {
                 self.signer.iter().for_each(|signer| signer.counts().stream_refused());
                 tracing::warn!(address = ?peer.address, %stranger, "a control stream was refused");
                 let code = if *stranger == Stranger::NotReady { code::UNAVAILABLE } else { code::UNAUTHENTICATED };
-                return ended(Ending { code, message: stranger.to_string() });
+                return ended(&Ending { code, message: stranger.to_string() });
             }
         };
-        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else { return ended(farewell()) };
+        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else { return ended(&farewell()) };
         let over = CancellationToken::new();
         let counters = self.publisher.counters().clone();
         let responses = Responses::Open { outbox: outbox.clone(), counters, _over: over.clone().drop_guard() };
@@ -157,8 +157,8 @@ fn farewell() -> Ending {
 }
 
 /// A response that says at once how the call ended.
-pub(super) fn ended(ending: Ending) -> Response<Responses> {
-    refused(StatusCode::OK, trailers(&ending))
+pub(super) fn ended(ending: &Ending) -> Response<Responses> {
+    refused(StatusCode::OK, trailers(ending))
 }
 
 /// A response without a body.

@@ -29,16 +29,16 @@ const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1024;
 pub(super) async fn sign(signer: &Signer, headers: &HeaderMap, address: Option<IpAddr>, body: Incoming) -> Response<Responses> {
     let message = match tokio::time::timeout(PATIENCE, only_message(body)).await {
         Ok(Some(message)) => message,
-        Ok(None) => return ended(invalid("the request is no single SigningRequest of a sensible length".to_owned())),
-        Err(_elapsed) => return ended(Ending { code: code::DEADLINE_EXCEEDED, message: "no request came in time".to_owned() }),
+        Ok(None) => return ended(&invalid("the request is no single SigningRequest of a sensible length".to_owned())),
+        Err(_elapsed) => return ended(&Ending { code: code::DEADLINE_EXCEEDED, message: "no request came in time".to_owned() }),
     };
     let request = match SigningRequest::decode(message) {
         Ok(request) => request,
-        Err(error) => return ended(invalid(format!("the message is no SigningRequest: {error}"))),
+        Err(error) => return ended(&invalid(format!("the message is no SigningRequest: {error}"))),
     };
     match signer.sign(bearer(headers), &request.csr, address, Timestamp::now()).await {
         Ok(answer) => with_grpc(Response::new(Responses::Answer(Message::other(&answer)))),
-        Err(refused) => ended(Ending { code: code_of(&refused), message: refused.to_string() }),
+        Err(refused) => ended(&Ending { code: code_of(&refused), message: refused.to_string() }),
     }
 }
 
