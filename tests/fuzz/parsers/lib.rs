@@ -1,6 +1,6 @@
 //! The proxy's parsers, from their own files and under their own names, without the rest of the proxy: so the fuzz targets build
-//! in seconds and not with a TLS library. It keeps compiling as long as these files use each other, `leno-core` and `memchr`
-//! alone; what else they come to use has to be listed here.
+//! in seconds and not with a TLS library. It keeps compiling as long as these files use each other, `leno-core`, `memchr`,
+//! `base64` and `serde_json` alone; what else they come to use has to be listed here.
 
 #[path = "../../../src/proxy/buffers.rs"]
 pub mod buffers;
@@ -8,3 +8,4 @@ pub mod buffers;
 pub mod detect;
 
 pub mod http1;
+pub mod jwt;
