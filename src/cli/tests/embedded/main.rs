@@ -3,6 +3,7 @@
 
 mod apps;
 mod client;
+mod cluster;
 mod errors;
 mod harness;
 mod life;
