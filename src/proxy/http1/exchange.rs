@@ -30,7 +30,7 @@ use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
-use crate::tls::{Inner, Secured};
+use crate::tls::{self, Inner, Secured};
 use crate::worker::Context;
 
 /// What becomes of the connection after a request.
@@ -108,12 +108,20 @@ enum Failure {
 enum Broken {
     /// The connection closed before the response's first byte.
     BeforeFirstByte,
+    /// The endpoint's proxy did not take this one's certificate: no app has seen the request.
+    Unconvinced(DialError),
     /// It closed within the response's head.
     Midway,
     /// What came is no valid response.
     Invalid(HeadError),
     /// The client broke off.
     Client(Stopped),
+}
+
+impl Broken {
+    fn before_first_byte(error: io::Error) -> Self {
+        if tls::is_refusal(&error) { Self::Unconvinced(DialError::Tls(error.into())) } else { Self::BeforeFirstByte }
+    }
 }
 
 /// Serves one request that has begun to arrive.
@@ -348,6 +356,14 @@ impl Exchange<'_> {
                 Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => tried.push(peer.address()),
                 Ok(arrived) => return Ok(arrived),
                 Err(Broken::BeforeFirstByte) if reused && self.up.kept && (self.is_idempotent || self.up.sent == 0) => may_reuse = false,
+                Err(Broken::Unconvinced(error)) => {
+                    error.log(peer.address());
+                    unreached = error.refusal();
+                    if !self.may_go_elsewhere(&tried) {
+                        return Err(Failure::Refused(unreached));
+                    }
+                    tried.push(peer.address());
+                }
                 Err(Broken::BeforeFirstByte | Broken::Midway) => return Err(Failure::Refused(Refusal::Disconnected)),
                 Err(Broken::Invalid(error)) => {
                     tracing::info!(%error, endpoint = %peer.address(), "refused a response");
@@ -548,7 +564,7 @@ type ResponseRead = (Response, Keep, Buffer, Buffer);
 
 /// Reads the response's head and patches it; interim responses go to the client as they come.
 async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buffers>) -> Result<ResponseRead, Broken> {
-    io.readable().await.map_err(|_reset| Broken::BeforeFirstByte)?;
+    io.readable().await.map_err(Broken::before_first_byte)?;
     let mut inbox = buffers.take();
     let mut out = buffers.take();
     let mut heads_bytes = 0;
@@ -560,7 +576,9 @@ async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buff
             }
             match io.read(inbox.spare()).await {
                 Ok(read @ 1..) => inbox.fill(read),
-                Ok(0) | Err(_) => return Err(if heads_bytes == 0 && inbox.is_empty() { Broken::BeforeFirstByte } else { Broken::Midway }),
+                Err(error) if heads_bytes == 0 && inbox.is_empty() => return Err(Broken::before_first_byte(error)),
+                Ok(0) if heads_bytes == 0 && inbox.is_empty() => return Err(Broken::BeforeFirstByte),
+                Ok(0) | Err(_) => return Err(Broken::Midway),
             }
         };
         // Interim responses count as well, or an endless row of them would keep the client for ever.

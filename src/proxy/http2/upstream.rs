@@ -145,16 +145,20 @@ impl Upstreams {
 /// Opens a connection and waits for the peer's settings; a task of its own drives it then.
 async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
     let io = dial_peer(peer, Inner::Http, context).await?;
-    settled(io, peer, context.settings.connect_timeout).await.map_err(DialError::Connect)
+    let is_secured = io.agreed().is_some();
+    settled(io, peer, context.settings.connect_timeout).await.map_err(|error| {
+        // What TLS has to say comes through `h2` as this kind and words: the peer did not take this proxy's certificate.
+        if is_secured && error.kind() == io::ErrorKind::InvalidData { DialError::Tls(error.into()) } else { DialError::Connect(error) }
+    })
 }
 
 async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
     let agreed = io.agreed();
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
-    let (requests, mut connection) = handshake.map_err(io::Error::other)?;
+    let (requests, mut connection) = handshake.map_err(broken)?;
     let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(broken(error))),
         Poll::Pending if requests.current_max_send_streams() == NOT_SAID => Poll::Pending,
         Poll::Pending => Poll::Ready(Ok(())),
     });
@@ -173,6 +177,11 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         }
     });
     Ok(link)
+}
+
+/// The connection's own error, where there is one.
+fn broken(error: h2::Error) -> io::Error {
+    if error.is_io() { error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()) } else { io::Error::other(error) }
 }
 
 fn client() -> Builder {

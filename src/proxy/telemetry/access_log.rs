@@ -282,33 +282,41 @@ mod tests {
             })
             .await;
         let chunk = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(!String::from_utf8_lossy(&chunk).contains("identity"), "nobody is proven on a plain connection");
         let line: serde_json::Value = serde_json::from_slice(&chunk).expect("one line only");
         assert_eq!((&line["status"], &line["destination"]), (&503.into(), &"shop/payment".into()));
         assert_eq!(line["path"], "/a\"b");
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn lines_name_the_policy_that_decided_and_errors_mode_has_what_audit_would_have_refused() {
+    async fn a_line_names_both_ends_of_a_mutual_tls_connection_and_what_they_agreed_on() {
         let (sender, receiver) = std::sync::mpsc::channel();
         let sink = LogSink::start(Pipe(sender)).unwrap();
+        let identity = |account: &str| format!("spiffe://cluster.local/ns/shop/sa/{account}");
+        let secured = Secured {
+            source: identity("web").parse().unwrap(),
+            destination: identity("payment").parse().unwrap(),
+            agreed: crate::tls::Agreed {
+                version: rustls::ProtocolVersion::TLSv1_3,
+                cipher: rustls::CipherSuite::TLS13_AES_256_GCM_SHA384,
+                group: rustls::NamedGroup::X25519MLKEM768,
+                is_resumed: false,
+            },
+        };
         let local = tokio::task::LocalSet::new();
         local
             .run_until(async {
                 let registry = Registry::default();
-                let recorder = registry.recorder(AccessLog::new(AccessLogMode::Errors, "web".into(), sink));
-                let (to, policy) = (somewhere("v1"), leno_core::names::Name::from("shop/rules"));
-                let deciding = Access { policy: Some(&policy), would_deny: None };
-                recorder.request(&RequestRecord { access: deciding, ..record(&to, 200) });
-                recorder.request(&RequestRecord { access: Access { policy: None, would_deny: Some(&policy) }, ..record(&to, 201) });
-                recorder.request(&RequestRecord { access: deciding, reason: Some("denied"), ..record(&to, 403) });
+                let recorder = registry.recorder(AccessLog::new(AccessLogMode::All, "web".into(), sink));
+                let destination = somewhere("v1");
+                recorder.request(&RequestRecord { secured: Some(&secured), ..record(&destination, 200) });
                 tokio::time::sleep(FLUSH_AFTER * 2).await;
             })
             .await;
         let chunk = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
-        let lines: Vec<serde_json::Value> =
-            chunk.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        let told: Vec<_> = lines.iter().map(|line| (&line["status"], &line["policy"], &line["would_deny"])).collect();
-        let (policy, nothing) = ("shop/rules".into(), serde_json::Value::Null);
-        assert_eq!(told, [(&201.into(), &nothing, &policy), (&403.into(), &policy, &nothing)]);
+        let line: serde_json::Value = serde_json::from_slice(&chunk).expect("one line only");
+        assert_eq!((&line["source_identity"], &line["destination_identity"]), (&identity("web").into(), &identity("payment").into()));
+        let tls = ["tls_version", "tls_cipher", "tls_group"].map(|field| line[field].as_str().unwrap());
+        assert_eq!(tls, ["TLSv1_3", "TLS13_AES_256_GCM_SHA384", "X25519MLKEM768"]);
     }
 }

@@ -169,6 +169,25 @@ impl From<io::Error> for Failed {
     }
 }
 
+/// Whether the peer has ended the connection because this proxy's certificate did not convince it. It says so only after this
+/// end's handshake is done (RFC 8446 section 4.4.2), and before anything that was sent has reached its app.
+pub fn is_refusal(error: &io::Error) -> bool {
+    use rustls::AlertDescription as A;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    let about_certificates = [
+        A::BadCertificate,
+        A::UnsupportedCertificate,
+        A::CertificateRevoked,
+        A::CertificateExpired,
+        A::CertificateUnknown,
+        A::UnknownCA,
+        A::CertificateRequired,
+        A::AccessDenied,
+    ];
+    about_certificates.contains(alert)
+}
+
 /// The time certificates are compared with.
 pub(crate) fn now() -> rustls_pki_types::UnixTime {
     rustls_pki_types::UnixTime::now()

@@ -16,16 +16,23 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::verify::Presented;
 use super::{Agreed, Expected, Failed, Inner, Proven, Security, Wrong, now};
 use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
+
+/// How long a connection whose handshake failed is read on.
+const PART_TIME_MAX: Duration = Duration::from_millis(500);
+/// How much of it is.
+const PART_BYTES_MAX: usize = 64 * 1024;
 
 /// A mutual TLS connection whose handshake is done.
 pub struct TlsStream {
@@ -114,7 +121,13 @@ impl TlsStream {
         };
         let state = RefCell::new(State { session, raw });
         let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown };
-        poll_fn(|cx| stream.poll_shake(cx)).await?;
+        if let Err(error) = poll_fn(|cx| stream.poll_shake(cx)).await {
+            if matches!(stream.state.borrow().session, Connection::Client(_)) {
+                return Err(error.into());
+            }
+            stream.part().await;
+            return Err(error.into());
+        }
         stream.agreed = stream.agreement().ok_or(Failed::Protocol(rustls::Error::HandshakeNotComplete))?;
         Ok(stream)
     }
@@ -134,6 +147,27 @@ impl TlsStream {
                 Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_read_ready(cx))?,
                 Err(error) => return Poll::Ready(Err(error)),
             }
+        }
+    }
+
+    /// Ends a connection whose handshake failed, so that what the peer was told of it arrives: no reset while it still sends.
+    async fn part(&self) {
+        if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut block = self.buffers.take();
+        let drain = async {
+            let mut left = PART_BYTES_MAX;
+            while left > 0 && self.tcp.readable().await.is_ok() {
+                match self.tcp.try_read(block.spare()) {
+                    Ok(read @ 1..) => left = left.saturating_sub(read),
+                    Err(error) if is_not_yet(&error) => {}
+                    Ok(0) | Err(_) => return,
+                }
+            }
+        };
+        if timeout(PART_TIME_MAX, drain).await.is_err() {
+            tracing::debug!("a peer whose handshake failed still sends");
         }
     }
 

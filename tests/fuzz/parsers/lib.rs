@@ -7,5 +7,7 @@ pub mod buffers;
 #[path = "../../../src/proxy/detect.rs"]
 pub mod detect;
 
+#[path = "../../../src/proxy/tls/hello.rs"]
+pub mod hello;
 pub mod http1;
 pub mod jwt;

@@ -23,6 +23,8 @@ pub(crate) enum Life {
     Now,
     Past,
     Future,
+    /// For so many seconds more.
+    For(i64),
 }
 
 impl Authority {
@@ -39,6 +41,7 @@ impl Authority {
         let now = OffsetDateTime::now_utc();
         let (from, to) = match life {
             Life::Now => (now - Duration::hours(1), now + Duration::hours(1)),
+            Life::For(seconds) => (now - Duration::hours(1), now + Duration::seconds(seconds)),
             Life::Past => (now - Duration::hours(2), now - Duration::hours(1)),
             Life::Future => (now + Duration::hours(1), now + Duration::hours(2)),
         };

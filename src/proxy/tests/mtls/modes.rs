@@ -146,6 +146,22 @@ fn nobody_comes_in_unproven_before_the_mode_is_known() {
 }
 
 #[test]
+fn a_connection_made_straight_to_the_inbound_port_is_closed_even_by_a_proxy_of_the_mesh() {
+    let authority = Authority::new();
+    let setup = crate::support::Setup { settings: settings("payment-1"), ..Default::default() };
+    let (mesh, address) = setup.start_with(|| leno_proxy::listen::Accept::InboundTransparent);
+    mesh.tell(leno_proxy::control::Update::Trust(authority.trust()));
+    mesh.tell(leno_proxy::control::Update::Credentials(authority.credentials(PAYMENT)));
+    mesh.tell(workload(Mode::Permissive, Protocol::Http));
+    let (certified, _) = authority.certified(&[crate::authority::WEB], crate::authority::Life::Now);
+    let mut client = stranger::dial(address, stranger::client_config("leno/http", Some(certified), &rustls::version::TLS13));
+    let _early = client.write_all(GET.as_bytes());
+    assert!(client.conn.is_handshaking() && client.read(&mut [0; 1]).is_err());
+    assert!(Peer::dial(address).is_closed());
+    assert_eq!(counted(&mesh, &["leno_tls_handshakes_total"]), 0);
+}
+
+#[test]
 fn a_hello_that_stalls_or_trickles_is_given_up_in_time() {
     let app = Server::answering("hello");
     let mut settings = settings("payment-1");

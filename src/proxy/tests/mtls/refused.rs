@@ -9,6 +9,7 @@ use rustls::NamedGroup;
 use rustls::sign::CertifiedKey;
 
 use crate::authority::{Authority, Life, PAYMENT, WEB, self_signed};
+use crate::peers;
 use crate::proxies::{counted, endpoint, eventually_counted, inbound, outbound, pair};
 use crate::stranger::{self, client_config};
 use crate::support::{Message, Peer, Server, eventually, nowhere};
@@ -86,6 +87,49 @@ fn endpoints_that_cannot_prove_who_they_are_never_see_the_request() {
         assert!(Peer::dial(address).is_closed(), "{case}");
         eventually_counted(&mesh, &["leno_errors_total", reason], 1);
     }
+}
+
+#[test]
+fn a_resumed_session_is_refused_once_the_certificate_it_was_made_with_has_expired() {
+    let app = Server::answering("hello");
+    let authority = Authority::new();
+    let (callee, at_app) = inbound(app.address, &authority, Mode::Strict, Protocol::Http);
+    let (certified, _) = authority.certified(&[WEB], Life::For(4));
+    let config = client_config("leno/http", Some(certified), &rustls::version::TLS13);
+    let mut resumed = 0;
+    let refused = loop {
+        let mut client = stranger::dial(at_app, config.clone());
+        let _early = client.write_all(GET.as_bytes());
+        let answered = stranger::head(&mut client);
+        let is_resumed = client.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        match answered {
+            Some(_) => resumed += usize::from(is_resumed),
+            None => break is_resumed,
+        }
+    };
+    assert!(refused && resumed > 0, "the last one was a resumption too, after {resumed}");
+    eventually_counted(&callee, &["leno_tls_handshakes_total", r#"result="expired""#], 1);
+}
+
+#[test]
+fn a_caller_whose_certificate_convinces_nobody_hears_that_no_secure_connection_could_be_made() {
+    let app = Server::answering("hello");
+    let authority = Authority::new();
+    let (_callee, at_app) = inbound(app.address, &authority, Mode::Strict, Protocol::Http);
+    for protocol in [Protocol::Http, Protocol::Http2] {
+        let (caller, address) = outbound(&authority, protocol, &[(at_app, Some(PAYMENT))]);
+        caller.tell(Update::Credentials(Authority::new().credentials(WEB)));
+        if protocol == Protocol::Http {
+            eventually("the other certificate is in force", || get(address).status() == 502);
+        } else {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let answer = peers::ask(&peers::dial(address).await, peers::get("/"), b"").await.unwrap();
+                assert_eq!(answer.status.as_u16(), 502);
+            });
+        }
+        eventually_counted(&caller, &["leno_errors_total", "tls-failed"], 1);
+    }
+    assert_eq!(app.connections(), 0);
 }
 
 #[test]
