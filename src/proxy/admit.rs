@@ -9,11 +9,12 @@
 //! Reading order: [`admit`], [`is_refused`], [`is_probe`].
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use leno_core::authorize::Mode;
 use leno_core::names::Name;
 use leno_core::request::Caller;
+use leno_core::service::Protocol;
 use tokio::time::timeout;
 
 use crate::buffers::Buffer;
@@ -49,15 +50,16 @@ enum Heard {
     Gone,
 }
 
-/// Lets a connection to the app in, or not: `None` when it is over.
-pub(crate) async fn admit(mut connection: Box<Connection>) -> Option<(Box<Connection>, Came)> {
+/// Lets a connection to the app in, or not: `None` when it is over. Where HTTP is declared the client speaks first, and is waited
+/// for; elsewhere its silence may mean that the app is to speak, and who breaks it later is to be asked again.
+pub(crate) async fn admit(mut connection: Box<Connection>, protocol: Protocol) -> Option<(Box<Connection>, Came)> {
     let context = Rc::clone(&connection.context);
     let Side::Inbound { port, .. } = connection.side else { return Some((connection, Came::Plain)) };
     if !context.settings.identity {
         return Some((connection, Came::Plain));
     }
     context.directory.wait_for_workload().await;
-    let came = match hear(&mut connection, port).await {
+    let came = match hear(&mut connection, port, protocol).await {
         Heard::Ours => return secure(connection).await.map(|(connection, inner)| (connection, Came::Proven(inner))),
         Heard::Gone => return None,
         Heard::Plain => Came::Plain,
@@ -80,9 +82,9 @@ fn mode(context: &Context, port: u16) -> Mode {
 }
 
 /// Reads until it is clear whether a proxy of the mesh speaks.
-async fn hear(connection: &mut Connection, port: u16) -> Heard {
+async fn hear(connection: &mut Connection, port: u16, protocol: Protocol) -> Heard {
     let context = Rc::clone(&connection.context);
-    let end = Instant::now() + context.settings.handshake_timeout;
+    let mut end = Instant::now() + context.settings.handshake_timeout;
     loop {
         match peek(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Hello::Ours => return Heard::Ours,
@@ -91,6 +93,13 @@ async fn hear(connection: &mut Connection, port: u16) -> Heard {
         }
         let is_silent = connection.first.is_none();
         let is_strict = mode(&context, port) == Mode::Strict;
+        if is_silent && !is_strict && protocol.is_http() {
+            match context.draining.or_else(connection.read_first()).await {
+                Some(Ok(1..)) => end = Instant::now() + context.settings.handshake_timeout,
+                Some(Ok(0) | Err(_)) | None => return Heard::Gone,
+            }
+            continue;
+        }
         // Whoever has begun a hello is given the time to end it: its rest may have been lost on the way.
         let wait = if is_silent && !is_strict { context.settings.detect_timeout } else { end.saturating_duration_since(Instant::now()) };
         match timeout(wait, connection.read_first()).await {
@@ -109,9 +118,8 @@ async fn hear(connection: &mut Connection, port: u16) -> Heard {
 async fn secure(connection: Box<Connection>) -> Option<(Box<Connection>, Inner)> {
     let Connection { io, peer, caller: _, tls: _, side, first, context, since } = *connection;
     let Io::Plain(tcp) = io else { return None };
-    let left = context.settings.handshake_timeout.saturating_sub(since.elapsed());
-    let shaken = match timeout(left.max(Duration::from_millis(1)), TlsStream::accept(tcp, first, &context.security, &context.buffers)).await
-    {
+    let accepting = TlsStream::accept(tcp, first, &context.security, &context.buffers);
+    let shaken = match timeout(context.settings.handshake_timeout, accepting).await {
         Ok(result) => result,
         Err(_) => Err(Failed::Timeout),
     };

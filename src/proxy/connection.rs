@@ -173,7 +173,7 @@ pub(crate) async fn outbound(
     let protocol = service.view().and_then(|view| view.service.port(port).map(|port| port.protocol)).unwrap_or_default();
     let mut connection = Connection::new(io, peer, Side::Outbound { service, port }, context);
     connection.first = first;
-    by_protocol(connection, protocol, Waited::No).await
+    by_protocol(connection, protocol).await
 }
 
 /// To the app beside this proxy.
@@ -190,7 +190,7 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
     });
     let protocol = known.map_or(Protocol::Detect, |known| known.protocol);
     let side = Side::Inbound { app: context.app(app), port, labels };
-    match Box::pin(admit(Connection::new(io, peer, side, context))).await? {
+    match Box::pin(admit(Connection::new(io, peer, side, context), protocol)).await? {
         // Where rules are to be expected, nothing passes before they are known.
         (connection, Came::Proven(_)) if connection.context.directory.workload().is_none() => {
             refuse(&connection, &DialFailure::refused(&connection, Refusal::NoRules), &Decided::default());
@@ -198,23 +198,21 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
         }
         (connection, Came::Proven(Inner::Http) | Came::ForProbes) => http(connection).await,
         (connection, Came::Proven(Inner::Tcp)) => Some(Met::Opaque(connection, None)),
-        (connection, Came::Plain) => by_protocol(connection, protocol, Waited::No).await,
-        (connection, Came::Silent) => by_protocol(connection, protocol, Waited::Yes).await,
+        (connection, Came::Plain) => by_protocol(connection, protocol).await,
+        (connection, Came::Silent) => {
+            if protocol == Protocol::Detect {
+                connection.context.recorder.detection_timed_out();
+            }
+            Box::pin(silent(connection, protocol)).await
+        }
     }
 }
 
-/// Whether a silent client has been waited for already.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    Yes,
-    No,
-}
-
-async fn by_protocol(connection: Box<Connection>, protocol: Protocol, waited: Waited) -> Option<Met> {
+async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {
     match protocol {
         Protocol::Tls | Protocol::Tcp => Some(Met::Opaque(connection, None)),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => http(connection).await,
-        Protocol::Detect => detected(connection, waited).await,
+        Protocol::Detect => detected(connection).await,
     }
 }
 
@@ -234,12 +232,8 @@ async fn http(mut connection: Box<Connection>) -> Option<Met> {
 }
 
 /// The protocol is not declared: the first bytes tell.
-async fn detected(mut connection: Box<Connection>, waited: Waited) -> Option<Met> {
+async fn detected(mut connection: Box<Connection>) -> Option<Met> {
     let context = Rc::clone(&connection.context);
-    if waited == Waited::Yes {
-        context.recorder.detection_timed_out();
-        return Box::pin(silent(connection)).await;
-    }
     loop {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http1 => return Some(Met::Http1(connection)),
@@ -257,14 +251,14 @@ async fn detected(mut connection: Box<Connection>, waited: Waited) -> Option<Met
                 if connection.first.is_some() {
                     return Some(Met::Opaque(connection, None));
                 }
-                return Box::pin(silent(connection)).await;
+                return Box::pin(silent(connection, Protocol::Detect)).await;
             }
         }
     }
 }
 
 /// The client says nothing: perhaps the server speaks first. It is dialled, and both are listened to.
-async fn silent(mut connection: Box<Connection>) -> Option<Met> {
+async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {
     if !may_be_opaque(&connection) {
         return spoken(connection).await;
     }
@@ -281,6 +275,15 @@ async fn silent(mut connection: Box<Connection>) -> Option<Met> {
         _ = connection.io.readable() => false,
     };
     if server_speaks {
+        return Some(Met::Opaque(connection, Some(dialled)));
+    }
+    // It may still be a proxy of the mesh: one whose first message was late on the way.
+    let mut connection = match Box::pin(admit(connection, protocol)).await? {
+        (connection, Came::Proven(Inner::Http) | Came::ForProbes) => return http(connection).await,
+        (connection, Came::Proven(Inner::Tcp)) => return Some(Met::Opaque(connection, None)),
+        (connection, Came::Plain | Came::Silent) => connection,
+    };
+    if protocol != Protocol::Detect {
         return Some(Met::Opaque(connection, Some(dialled)));
     }
     let wait = connection.context.settings.detect_timeout;

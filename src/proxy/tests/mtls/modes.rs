@@ -8,10 +8,10 @@ use std::time::Duration;
 use leno_core::authorize::Mode;
 use leno_core::service::Protocol;
 
-use crate::authority::{Authority, PAYMENT};
+use crate::authority::{Authority, Life, PAYMENT, WEB};
 use crate::peers::{self, patient};
 use crate::proxies::{counted, eventually_counted, inbound, inbound_with, outbound, settings, workload};
-use crate::stranger;
+use crate::stranger::{self, client_config};
 use crate::support::{Peer, Server, eventually};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: payment\r\n\r\n";
@@ -65,6 +65,28 @@ fn a_plain_client_that_waits_for_the_server_to_speak_is_served_where_plain_text_
     for protocol in [Protocol::Tcp, Protocol::Detect] {
         let (_callee, at_app) = inbound(app.address, &Authority::new(), Mode::Permissive, protocol);
         assert_eq!(Peer::dial(at_app).until("\n").unwrap(), "220 ready\n", "{protocol:?}");
+    }
+}
+
+/// A starved machine or a lost segment once made a proxy's late hello plain text: 400 where HTTP was declared.
+#[test]
+fn a_proxy_whose_hello_comes_later_than_detection_waits_is_still_one() {
+    let app = Server::answering("hello");
+    let authority = Authority::new();
+    for protocol in [Protocol::Http, Protocol::Detect, Protocol::Tcp] {
+        let mut settings = settings("payment-1");
+        settings.detect_timeout = Duration::from_millis(1);
+        let (_callee, at_app) = inbound_with(app.address, &authority, Mode::Permissive, protocol, settings);
+        let (certified, _) = authority.certified(&[WEB], Life::Now);
+        let before = app.connections();
+        let mut client = stranger::dial(at_app, client_config("leno/http", Some(certified), &rustls::version::TLS13));
+        if protocol == Protocol::Http {
+            std::thread::sleep(Duration::from_millis(50));
+        } else {
+            eventually("the app is asked whether it speaks first", || app.connections() > before);
+        }
+        client.write_all(GET.as_bytes()).unwrap();
+        assert!(stranger::head(&mut client).unwrap().starts_with("HTTP/1.1 200"), "{protocol:?}");
     }
 }
 
