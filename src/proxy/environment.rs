@@ -10,8 +10,9 @@
 //! | `LENO_TOKEN_FILE` | the workload's token, with which it is given certificates; read anew for each | none: no identity, everything is plain |
 //! | `LENO_PROBES` | probes that pass without an identity: `PORT/PATH,…`; for gRPC `PORT/grpc.health.v1.Health/Check` | none |
 //! | `LENO_CLUSTER_DOMAIN` | domain of cluster host names | `cluster.local` |
-//! | `LENO_INTERCEPT` | `on`: redirected traffic is taken on 15101 and 15106; `off`: only `LENO_SERVICES` | `on` |
+//! | `LENO_INTERCEPT` | `on`: redirected traffic is taken on 15101 and 15106; `off`: only `LENO_SERVICES` and `LENO_INBOUND` | `on` |
 //! | `LENO_SERVICES` | `namespace/name:port=address:port,…`: addresses that stand for service ports | none |
+//! | `LENO_INBOUND` | `port=address:port,…`: addresses, as endpoints name them, behind which that port of the app is | none |
 //! | `LENO_ADMIN_ADDRESS` | where the admin port listens | `[::]:15120` |
 //! | `LENO_ADMIN_PROBES` | `SCHEME/PORT/TARGET …`: HTTP probes of the app that the admin port makes, separated by spaces | none |
 //! | `LENO_PROXY_WORKERS` | threads that carry traffic, 1 to 64 | 1 |
@@ -66,6 +67,8 @@ pub struct Environment {
     pub intercept: bool,
     /// Addresses that stand for service ports.
     pub services: Vec<(EndpointsId, SocketAddr)>,
+    /// Ports of the app, each with the address that stands for it.
+    pub inbound: Vec<(u16, SocketAddr)>,
     /// Where the admin port listens.
     pub admin: SocketAddr,
     /// `SCHEME/PORT/TARGET` of the HTTP probes that the admin port makes.
@@ -163,7 +166,8 @@ impl Environment {
             probes: Arc::new(variables.parsed("LENO_PROBES", Probes::default(), "PORT/PATH, separated by commas")?),
             cluster_domain: variables.get("LENO_CLUSTER_DOMAIN").unwrap_or("cluster.local").into(),
             intercept: intercept(&variables)?,
-            services: services(&variables)?,
+            services: pairs(&variables, "LENO_SERVICES", "NAMESPACE/NAME:PORT=ADDRESS:PORT, separated by commas")?,
+            inbound: pairs(&variables, "LENO_INBOUND", "PORT=ADDRESS:PORT, separated by commas")?,
             admin: variables.parsed("LENO_ADMIN_ADDRESS", admin, "ADDRESS:PORT, for example 127.0.0.1:15120")?,
             admin_probes: admin_probes(&variables)?,
             workers: variables.within("LENO_PROXY_WORKERS", 1, 1..=WORKERS_MAX, "a number from 1 to 64")?,
@@ -191,16 +195,14 @@ fn intercept(variables: &Variables) -> Result<bool, EnvironmentError> {
     }
 }
 
-fn services(variables: &Variables) -> Result<Vec<(EndpointsId, SocketAddr)>, EnvironmentError> {
-    let name = "LENO_SERVICES";
-    let service = |entry: &str| {
-        let (id, address) = entry.split_once('=')?;
-        Some((id.trim().parse().ok()?, address.trim().parse().ok()?))
+/// A list of `WHAT=ADDRESS:PORT`.
+fn pairs<T: FromStr>(variables: &Variables, name: &'static str, wanted: &'static str) -> Result<Vec<(T, SocketAddr)>, EnvironmentError> {
+    let pair = |entry: &str| {
+        let (what, address) = entry.split_once('=')?;
+        Some((what.trim().parse().ok()?, address.trim().parse().ok()?))
     };
     let entries = variables.get(name).unwrap_or_default().split(',').filter(|entry| !entry.trim().is_empty());
-    entries
-        .map(|entry| service(entry).ok_or_else(|| invalid(name, entry, "NAMESPACE/NAME:PORT=ADDRESS:PORT, separated by commas")))
-        .collect()
+    entries.map(|entry| pair(entry).ok_or_else(|| invalid(name, entry, wanted))).collect()
 }
 
 #[cfg(test)]
@@ -227,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_the_app_are_read_as_a_list() {
+        let environment = read(&[("LENO_INBOUND", "8080=127.0.0.1:18080,9000=[::1]:1")]).unwrap();
+        assert_eq!(environment.inbound, [(8080, "127.0.0.1:18080".parse().unwrap()), (9000, "[::1]:1".parse().unwrap())]);
+    }
+
+    #[test]
     fn a_bad_value_is_refused_with_what_to_write() {
         for (name, value) in [
             ("LENO_PROXY_WORKERS", "0"),
@@ -234,6 +242,8 @@ mod tests {
             ("LENO_DRAIN_SECONDS", "-1"),
             ("LENO_INTERCEPT", "yes"),
             ("LENO_SERVICES", "payment=127.0.0.1:1"),
+            ("LENO_INBOUND", "127.0.0.1:1"),
+            ("LENO_INBOUND", "http=127.0.0.1:1"),
             ("LENO_ACCESS_LOG", "some"),
             ("LENO_ADMIN_PROBES", "https/8443/ok tcp/1/"),
             ("LENO_ADMIN_PROBES", "https/8443"),

@@ -60,6 +60,10 @@ fn config(environment: &Environment) -> anyhow::Result<Config> {
     for (id, address) in &environment.services {
         listeners.push((*address, Accept::OutboundService { service: id.service.clone(), port: id.port }));
     }
+    for (port, address) in &environment.inbound {
+        let app = SocketAddr::new(environment.pod_ip, *port);
+        listeners.push((*address, Accept::InboundApp { app, port: address.port() }));
+    }
     Ok(Config {
         settings,
         source: Arc::clone(&environment.source),

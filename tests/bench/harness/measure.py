@@ -19,17 +19,26 @@ class Scenario:
     mode: str
     load: str
     seconds: float
-    http2: bool = False
+    to: str = "http1"  # which address of the peer
+    chain: bool = False  # two proxies of the peer, one behind the other, with mutual TLS between them
 
 
 SCENARIOS = {
     "h1-max": Scenario("HTTP/1.1, 1 KiB, 64 connections, as fast as it goes", "h1", "-c 64 -p /b/1024", 1.0),
     "h1-1k": Scenario("HTTP/1.1, 1 KiB, 1,000 requests/s on 16 connections", "h1", "-c 16 -r 1000 -p /b/1024", 3.0),
     "h2-max": Scenario("h2 gRPC-like unary, 4 connections of 16 streams, as fast as it goes", "h2",
-                       "-c 4 -m 16 -p /bench.Echo/Say", 1.0, http2=True),
+                       "-c 4 -m 16 -p /bench.Echo/Say", 1.0, to="http2"),
     "h2-1k": Scenario("h2 gRPC-like unary, 1,000 requests/s on 4 connections", "h2",
-                      "-c 4 -m 64 -r 1000 -p /bench.Echo/Say", 3.0, http2=True),
+                      "-c 4 -m 64 -r 1000 -p /bench.Echo/Say", 3.0, to="http2"),
     "idle": Scenario("4,000 idle HTTP/1.1 connections", "idle", "-c 4000 -p /b/64", 1.0),
+    "mtls-h1": Scenario("two proxies, mTLS between: HTTP/1.1, 1 KiB, 64 connections, as fast as it goes", "h1",
+                        "-w 1 -c 64 -p /b/1024", 1.0, chain=True),
+    "mtls-h2": Scenario("two proxies, mTLS between: h2 unary, 4 connections of 16 streams, as fast as it goes", "h2",
+                        "-w 1 -c 4 -m 16 -p /bench.Echo/Say", 1.0, to="http2", chain=True),
+    "mtls-h1-1k": Scenario("two proxies, mTLS between: HTTP/1.1, 1 KiB, 1,000 requests/s on 16 connections", "h1",
+                           "-c 16 -r 1000 -p /b/1024", 3.0, chain=True),
+    "mtls-new": Scenario("two proxies, a new mTLS connection for each request of 64 bytes, 16 at a time", "new",
+                         "-c 16 -p /b/64", 1.0, to="tcp", chain=True),
 }
 
 
@@ -63,7 +72,7 @@ class Bench:
                             stale.unlink()  # of the round before: the peer waits for this round's
                         self._beside = machine.start(list(self._peer.beside), machine.LOAD_CORE, stdout=log, stderr=log)
                     self._proxy = machine.start(self._peer.command, machine.PROXY_CORE, stdout=log, stderr=log)
-                for address in (self._peer.http1, self._peer.http2):
+                for address in filter(None, (self._peer.http1, self._peer.http2, self._peer.tcp)):
                     self._wait_for(self._proxy, address)
         except BaseException:
             self.__exit__()
@@ -95,7 +104,7 @@ class Bench:
 
     def sample(self, scenario: Scenario, quick: bool) -> dict:
         """Loads the peer once. Besides the generator's own figures: CPU, memory and what others used."""
-        address = self._peer.http2 if scenario.http2 else self._peer.http1
+        address = getattr(self._peer, scenario.to)
         seconds = scenario.seconds / 2 if quick else scenario.seconds
         command = [f"{self._tools}/load", scenario.mode, "-t", address, "-H", peers.HOST,
                    "-d", str(seconds), "-w", "0.3", *scenario.load.split()]

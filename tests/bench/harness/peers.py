@@ -25,6 +25,8 @@ class Peer:
     command: list[str]
     http1: str = HTTP1
     http2: str = HTTP2
+    # Where connections are carried without being looked at; only of chains of two.
+    tcp: str = ""
     # A process that `command` needs beside it, on the load's core: it is not what is measured.
     beside: tuple[str, ...] = ()
 
@@ -153,42 +155,42 @@ http {{
 def envoy_command(folder: Path) -> list[str]:
     config = folder / "envoy.json"
     config.write_text(json.dumps({"static_resources": {
-        "listeners": [_envoy_listener("http1", HTTP1), _envoy_listener("http2", HTTP2)],
-        "clusters": [_envoy_cluster("http1", False), _envoy_cluster("http2", True)],
+        "listeners": [envoy_listener("http1", HTTP1), envoy_listener("http2", HTTP2)],
+        "clusters": [envoy_cluster("http1", False), envoy_cluster("http2", True)],
     }}))
     return [str(install.envoy()), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
 
 
-def _envoy_address(address: str) -> dict:
+def envoy_address(address: str) -> dict:
     host, port = address.split(":")
     return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
-def _envoy_extension(kind: str, **fields) -> dict:
+def envoy_extension(kind: str, **fields) -> dict:
     return {"@type": f"type.googleapis.com/envoy.extensions.{kind}", **fields}
 
 
-def _envoy_listener(name: str, address: str) -> dict:
+def envoy_listener(name: str, address: str) -> dict:
     route = {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}
     routes = {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
-    router = {"name": "router", "typed_config": _envoy_extension("filters.http.router.v3.Router")}
-    manager = _envoy_extension(
+    router = {"name": "router", "typed_config": envoy_extension("filters.http.router.v3.Router")}
+    manager = envoy_extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name, codec_type="AUTO", route_config=routes, http_filters=[router])
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
-    return {"name": name, "address": _envoy_address(address), "filter_chains": [chain], "tcp_backlog_size": 4096}
+    return {"name": name, "address": envoy_address(address), "filter_chains": [chain], "tcp_backlog_size": 4096}
 
 
-def _envoy_cluster(name: str, http2: bool) -> dict:
+def envoy_cluster(name: str, http2: bool, to: str = BACKEND) -> dict:
     unlimited = {"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
-    endpoint = {"endpoint": {"address": _envoy_address(BACKEND)}}
+    endpoint = {"endpoint": {"address": envoy_address(to)}}
     cluster = {
         "name": name, "type": "STATIC", "connect_timeout": "5s", "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [unlimited]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     if http2:
-        options = _envoy_extension(
+        options = envoy_extension(
             "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})
         cluster["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
     return cluster

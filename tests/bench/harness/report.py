@@ -29,6 +29,11 @@ COLUMNS = {
     "h2-max": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
     "h1-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
     "h2-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
+    "mtls-h1": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
+    "mtls-h2": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
+    "mtls-h1-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
+    "mtls-new": [Column("requests_per_cpu_second", "handshakes/CPU-s", 0, "more"), Column("cpu_us_per_request", "CPU µs/handshake", 0),
+                 Column("requests_per_second", "handshakes/s", 0), Column("p50_us", "p50 µs", 0, "less")],
     "idle": [Column("memory_start_mib", "MiB at start", 1, "less", has_floor=False), *MEMORY,
              Column("kib_per_connection", "KiB/connection", 2, "less", has_floor=False)],
 }

@@ -5,6 +5,7 @@
 //
 //   h1     HTTP/1.1, one request at a time on each connection
 //   h2     gRPC-shaped unary calls over HTTP/2 with prior knowledge, -m at a time on each connection
+//   new    HTTP/1.1, one request on each connection: what a handshake costs
 //   idle   CONNECTIONS with one HTTP/1.1 request each, then held open for SECONDS
 //
 // Without -r the next request leaves when an answer came. With -r requests are due at even
@@ -93,8 +94,10 @@ static void lose(struct connection *connection)
 	connection->in_flight = 0;
 	if (options.mode == MODE_IDLE)
 		return;
-	reconnect_count++;
-	usleep(1000);
+	if (options.mode != MODE_NEW) {
+		reconnect_count++;
+		usleep(1000);
+	}
 	dial(connection);
 }
 
@@ -161,6 +164,8 @@ static enum io on_event(struct connection *connection, uint32_t events)
 		return on_connected(connection);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
 		enum io result = options.mode == MODE_HTTP2 ? http2_receive(connection) : http1_receive(connection);
+		if (options.mode == MODE_NEW && result == IO_DONE)
+			connection->going_away = true;
 		if (result == IO_DEAD || (connection->going_away && !connection->in_flight))
 			return IO_DEAD;
 	}
@@ -290,11 +295,11 @@ static void report(double seconds)
 
 static enum mode mode_of(const char *name)
 {
-	static const char *const names[] = { "h1", "h2", "idle" };
-	for (int mode = 0; mode < 3; mode++)
+	static const char *const names[] = { "h1", "h2", "new", "idle" };
+	for (int mode = 0; mode < 4; mode++)
 		if (!strcmp(name, names[mode]))
 			return (enum mode)mode;
-	fprintf(stderr, "load: mode %s is unknown: say h1, h2 or idle\n", name);
+	fprintf(stderr, "load: mode %s is unknown: say h1, h2, new or idle\n", name);
 	exit(2);
 }
 
@@ -302,7 +307,7 @@ static void read_options(int count, char **arguments)
 {
 	int letter;
 	if (count < 2) {
-		fprintf(stderr, "usage: load h1|h2|idle -t ADDRESS ... (see load.c)\n");
+		fprintf(stderr, "usage: load h1|h2|new|idle -t ADDRESS ... (see load.c)\n");
 		exit(2);
 	}
 	options.mode = mode_of(arguments[1]);

@@ -4,7 +4,7 @@
 
 #include "common.h"
 
-enum mode { MODE_HTTP1, MODE_HTTP2, MODE_IDLE };
+enum mode { MODE_HTTP1, MODE_HTTP2, MODE_NEW, MODE_IDLE };
 enum { STREAM_SLOTS = 4096 };   // a power of two above the streams open at once
 
 struct options {
