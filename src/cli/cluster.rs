@@ -91,9 +91,9 @@ impl Mesh {
     async fn listing(&self, pod: &str, token: &str) -> Result<Listing, String> {
         let path = format!("/api/v1/namespaces/{}/pods/https:{pod}:{PORT}/proxy{}", self.namespace, listing::PATH);
         let request = http::Request::get(path).header(TOKEN_HEADER, token).body(Vec::new()).map_err(|error| error.to_string())?;
-        self.client.request::<Listing>(request).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 403 => format!("you may not ask it: {}", status.message),
-            error => error.to_string(),
+        self.client.request::<Listing>(request).await.map_err(|error| match forbidden(&error) {
+            Some(words) => format!("you may not ask it: {words}"),
+            None => error.to_string(),
         })
     }
 
@@ -133,12 +133,16 @@ impl Mesh {
 
 /// What kube says, with what to do where that is clear.
 pub(crate) fn refused(error: kube::Error, what: &str) -> anyhow::Error {
-    match error {
-        kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-            anyhow::anyhow!("you may not {what}: ask who administers the cluster for that right ({})", status.message)
-        }
-        error => anyhow::Error::new(error).context(format!("cannot {what}")),
+    match forbidden(&error) {
+        Some(words) => anyhow::anyhow!("you may not {what}: ask who administers the cluster for that right ({words})"),
+        None => anyhow::Error::new(error).context(format!("cannot {what}")),
     }
+}
+
+/// What the API server says to somebody who may not.
+fn forbidden(error: &kube::Error) -> Option<&str> {
+    let kube::Error::Api(status) = error else { return None };
+    matches!(status.code, 401 | 403).then_some(&*status.message)
 }
 
 /// A text that a Secret holds.

@@ -183,7 +183,7 @@ fn proxies(facts: &Facts, now: Timestamp) -> Vec<Finding> {
         .map(|replica| Finding::warning("replica", format!("one does not answer ({replica})"), "its proxies are not counted below"))
         .collect();
     let doubts = doubts(facts, identities, now);
-    let doubtful: BTreeSet<&str> = doubts.iter().flat_map(|(_, pods)| pods.iter().map(String::as_str)).collect();
+    let doubtful: BTreeSet<&str> = doubts.values().flatten().map(String::as_str).collect();
     let well = identities.proxies.iter().filter(|proxy| !doubtful.contains(proxy.pod.as_str()));
     let ends: Vec<Timestamp> = well.filter_map(|proxy| proxy.not_after).collect();
     let says = match ends.iter().min() {
