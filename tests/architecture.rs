@@ -96,19 +96,25 @@ fn the_core_reads_no_clock_and_no_environment() {
     }
 }
 
-/// What decides where a request goes is called from one place of the proxy, and from `leno explain`.
+/// What decides where a request goes, and what decides whether it may pass, is called from one place of the proxy each, and from
+/// `leno explain`.
 #[test]
 fn the_proxy_decides_in_one_file() {
-    let deciding: BTreeSet<String> = rust_files("src/proxy")
+    assert_eq!(files_of_the_proxy_with(&["decide(", "balance::pick("]), BTreeSet::from(["src/proxy/target.rs".to_owned()]));
+    assert_eq!(files_of_the_proxy_with(&["authorize("]), BTreeSet::from(["src/proxy/authorization.rs".to_owned()]));
+}
+
+/// The proxy's files, tests apart, that have one of `texts` outside comments.
+fn files_of_the_proxy_with(texts: &[&str]) -> BTreeSet<String> {
+    rust_files("src/proxy")
         .into_iter()
         .filter(|file| !file.components().any(|part| part.as_os_str() == "tests"))
         .filter(|file| {
             let text = std::fs::read_to_string(file).expect("it can be read");
-            text.lines().any(|line| !line.trim_start().starts_with("//") && (line.contains("decide(") || line.contains("balance::pick(")))
+            text.lines().any(|line| !line.trim_start().starts_with("//") && texts.iter().any(|text| line.contains(text)))
         })
         .map(|file| file.strip_prefix(root()).expect("below the root").display().to_string())
-        .collect();
-    assert_eq!(deciding, BTreeSet::from(["src/proxy/target.rs".to_owned()]));
+        .collect()
 }
 
 /// A manifest's dependencies: the table that declares each, and its name as code says it.
