@@ -126,6 +126,7 @@ fn object(document: Value) -> Result<Object> {
         "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
         "MeshService" => Object::MeshService(serde_yaml::from_value(document)?),
         "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(document)?),
+        "SecurityPolicy" => Object::SecurityPolicy(serde_yaml::from_value(document)?),
         "Workload" => Object::Workload(serde_yaml::from_value(document)?),
         _ => bail!("there is no kind {kind}"),
     })

@@ -24,14 +24,15 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Everything wrong with `object`, a MeshService, TrafficPolicy, Workload or v1 Service. Of other kinds nothing is known, so
+/// Everything wrong with `object`, a MeshService, TrafficPolicy, SecurityPolicy, Workload or v1 Service. Of other kinds nothing is known, so
 /// nothing is wrong with them, except for those of Leno's own group that do not exist.
 pub fn check(object: &Value) -> Vec<Problem> {
     let (api_version, kind) = (text(object, "apiVersion"), text(object, "kind"));
     let Some((schema, nulls)) = schema_of(api_version, kind) else {
         let own_group = api_version.split('/').next() == Some(crate::GROUP);
-        let message =
-            format!("there is no kind {kind:?} in {api_version}: write MeshService, TrafficPolicy or Workload of leno.dev/v1alpha1");
+        let message = format!(
+            "there is no kind {kind:?} in {api_version}: write MeshService, TrafficPolicy, SecurityPolicy or Workload of leno.dev/v1alpha1"
+        );
         return if own_group { vec![Problem { path: "kind".into(), message }] } else { Vec::new() };
     };
     let mut checker = Checker { problems: Vec::new(), nulls };
@@ -290,7 +291,7 @@ mod tests {
     #[test]
     fn every_rule_of_the_schemas_has_its_twin_and_no_other_has_its_message() {
         let mut found = Vec::new();
-        for kind in ["MeshService", "TrafficPolicy", "Workload"] {
+        for kind in ["MeshService", "TrafficPolicy", "SecurityPolicy", "Workload"] {
             rules_in(schema_of("leno.dev/v1alpha1", kind).unwrap().0, &mut found);
         }
         for (cel, message) in &found {

@@ -1,12 +1,12 @@
 //! Leno's API: what people write, and the parts of Kubernetes' own objects that the mesh reads.
 //!
-//! [`MeshService`] and [`TrafficPolicy`] are custom resources; `crds/` is generated from them ([`crds`]). [`Workload`] exists
+//! [`MeshService`], [`TrafficPolicy`] and [`SecurityPolicy`] are custom resources; `crds/` is generated from them ([`crds`]). [`Workload`] exists
 //! only in folders of manifests. [`k8s`] holds trimmed forms of Service, EndpointSlice and Pod.
 //!
 //! Decoding is lenient, so that no odd object stops a list; [`check()`] is strict, for people's files: it holds an object
 //! against the very schema that the API server enforces.
 //!
-//! Reading order: [`mesh_service`], [`traffic_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
+//! Reading order: [`mesh_service`], [`traffic_policy`], [`security_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
 
 pub mod check;
 pub mod duration;
@@ -14,6 +14,7 @@ pub mod k8s;
 pub mod mesh_service;
 pub mod rules;
 pub mod schema;
+pub mod security_policy;
 pub mod status;
 pub mod traffic_policy;
 pub mod workload;
@@ -22,6 +23,7 @@ pub use check::{Problem, check};
 pub use duration::Duration;
 pub use mesh_service::{MeshService, MeshServiceSpec, MeshServiceStatus};
 pub use schema::{crd_yaml, crds};
+pub use security_policy::{SecurityPolicy, SecurityPolicySpec, SecurityPolicyStatus};
 pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus};
 pub use workload::{Workload, WorkloadSpec};
 

@@ -159,6 +159,106 @@ pub const PORT_WITH_SERVICE: Rule = Rule {
     test: Test::Cel("!has(self.port) || has(self.service)", |value| value.get("port").is_none() || value.get("service").is_some()),
 };
 
+/// What a SecurityPolicy is for.
+pub const TARGET_OR_SELECTOR: Rule = Rule {
+    message: "write targetRef (a service), or selector (pods by their labels), or neither (the whole namespace), but not both",
+    test: Test::Cel("!(has(self.targetRef) && has(self.selector))", |value| {
+        value.get("targetRef").is_none() || value.get("selector").is_none()
+    }),
+};
+
+/// A policy without content.
+pub const SAYS_SOMETHING: Rule = Rule {
+    message: "say something: at least one of mtls, jwt and authorization; to refuse every call, write action: Deny and \
+              authorization: [{}]",
+    test: Test::Cel("has(self.mtls) || has(self.jwt) || has(self.authorization)", |value| {
+        ["mtls", "jwt", "authorization"].iter().any(|field| value.get(field).is_some())
+    }),
+};
+
+/// Where an issuer's keys are.
+pub const ONE_KEY_SET: Rule = Rule {
+    message: "give the issuer exactly one of jwks (its keys) and jwksUri (where to fetch them)",
+    test: Test::OneOf(&["jwks", "jwksUri"]),
+};
+
+/// Where keys are fetched.
+pub const KEYS_URL: Rule = Rule {
+    message: "write where the keys are fetched as an https or http URL without user information and fragment, such as \
+              https://login.example.com/.well-known/jwks.json",
+    test: Test::Pattern("^https?://([A-Za-z0-9.-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[!$-~]*)?$"),
+};
+
+/// Names of header fields.
+pub const HEADER_NAMES: Rule = Rule {
+    message: "write the names of header fields in letters, digits and -, such as x-token",
+    test: Test::Cel(r#"self.all(h, h.matches(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))"#, |value| {
+        strings(value).all(|name| is_match("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", name))
+    }),
+};
+
+/// Methods.
+pub const METHODS: Rule = Rule {
+    message: "write methods in capitals, such as GET and POST; for every method, leave the list out",
+    test: Test::Cel(r#"self.all(m, m.matches(r"^[A-Z][A-Z0-9_-]*$"))"#, |value| {
+        strings(value).all(|method| is_match("^[A-Z][A-Z0-9_-]*$", method))
+    }),
+};
+
+/// Paths of calls.
+pub const PATHS: Rule = Rule {
+    message: "begin each path with /, write it without query (?), fragment (#), double slashes and dot segments, and * only as /* \
+              at its end, such as /api/v1/process or /api/*",
+    test: Test::Cel(
+        r#"self.all(p, p.matches(r"^/([^?#*]*|([^?#*]*/)?[*])$") && !p.contains("//") && !p.matches(r"/[.][.]?(/|$)"))"#,
+        |value| {
+            strings(value)
+                .all(|path| is_match("^/([^?#*]*|([^?#*]*/)?[*])$", path) && !path.contains("//") && !is_match("/[.][.]?(/|$)", path))
+        },
+    ),
+};
+
+/// Names of claims.
+pub const CLAIM_NAMES: Rule = Rule {
+    message: "write the names of claims in at most 128 characters, such as scope",
+    test: Test::Cel("self.all(c, c.size() > 0 && c.size() <= 128)", |value| {
+        let names = value.as_object().into_iter().flat_map(|claims| claims.keys());
+        names.map(|name| name.chars().count()).all(|length| length > 0 && length <= 128)
+    }),
+};
+
+/// One kind of caller.
+pub const ONE_SOURCE: Rule = Rule {
+    message: "give each entry of from exactly one of serviceAccount, namespace, trustDomain and ipBlock, such as \
+              {serviceAccount: shop/orders}",
+    test: Test::OneOf(&["serviceAccount", "namespace", "trustDomain", "ipBlock"]),
+};
+
+/// A service account, perhaps of another namespace.
+pub const ACCOUNT: Rule = Rule {
+    message: "write a service account as namespace/name, or as the name alone for one of the policy's own namespace, such as shop/orders",
+    test: Test::Pattern("^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+};
+
+/// A namespace.
+pub const NAMESPACE: Rule =
+    Rule { message: "write a namespace's name in lower-case letters, digits and -, such as ops", test: Test::Pattern(DNS_LABEL) };
+
+/// A trust domain (SPIFFE ID specification, section 2.1).
+pub const TRUST_DOMAIN: Rule = Rule {
+    message: "write a trust domain in lower-case letters, digits, -, _ and ., such as cluster.local",
+    test: Test::Pattern("^[a-z0-9._-]+$"),
+};
+
+/// A network or an address.
+pub const IP_BLOCK: Rule = Rule {
+    message: "write a network such as 10.0.0.0/8 or 2001:db8::/32, or one address",
+    test: Test::Pattern(
+        "^(((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(/(3[0-2]|[12]?[0-9]))?|\
+         [0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$",
+    ),
+};
+
 /// RFC 1123 label; its length is bounded by the schema.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// RFC 1123 subdomain; its length is bounded by the schema.
@@ -169,7 +269,7 @@ const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Every rule, for [`crate::check`] to find by its CEL.
-pub(crate) const ALL: [&Rule; 19] = [
+pub(crate) const ALL: [&Rule; 32] = [
     &DURATION,
     &SERVICE_NAME,
     &TARGET_NAME,
@@ -189,6 +289,19 @@ pub(crate) const ALL: [&Rule; 19] = [
     &HEADER_NAME,
     &ONE_DESTINATION,
     &PORT_WITH_SERVICE,
+    &TARGET_OR_SELECTOR,
+    &SAYS_SOMETHING,
+    &ONE_KEY_SET,
+    &KEYS_URL,
+    &HEADER_NAMES,
+    &METHODS,
+    &PATHS,
+    &CLAIM_NAMES,
+    &ONE_SOURCE,
+    &ACCOUNT,
+    &NAMESPACE,
+    &TRUST_DOMAIN,
+    &IP_BLOCK,
 ];
 
 impl Rule {

@@ -4,11 +4,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{MeshService, TrafficPolicy};
+use crate::{MeshService, SecurityPolicy, TrafficPolicy};
 
 /// The custom resource definitions of Leno, as they are installed.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [MeshService::crd(), TrafficPolicy::crd()].into_iter().map(tidy).collect()
+    [MeshService::crd(), TrafficPolicy::crd(), SecurityPolicy::crd()].into_iter().map(tidy).collect()
 }
 
 /// One definition in YAML, as it stands in `crds/`.
@@ -41,12 +41,16 @@ pub(crate) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     serde_json::from_value(json).expect("tidying keeps a definition's form")
 }
 
-/// Takes out `nullable` (an absent field is absent, not null: CEL's `has` means what it says), and replaces the formats of
+/// Takes out `additionalProperties: false`, which the API server does not take beside properties (it drops unknown fields), takes
+/// out `nullable` (an absent field is absent, not null: CEL's `has` means what it says), and replaces the formats of
 /// Rust's integers, which the API server does not know.
 fn tidy_schema(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.remove("nullable");
+            if object.get("additionalProperties") == Some(&Value::Bool(false)) {
+                object.remove("additionalProperties");
+            }
             // A field called `title` would be a schema, so an object; only the text is noise.
             if object.get("title").is_some_and(Value::is_string) {
                 object.remove("title");

@@ -15,7 +15,7 @@ pub const PROGRAMMED: &str = "Programmed";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
-    /// Proxies that subscribe to the service: those whose workload has talked to it of late.
+    /// Proxies concerned: those whose workload has talked to the service of late; of a SecurityPolicy those that stand before it.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub subscribed: i32,

@@ -22,6 +22,6 @@ mod tests {
         run(&mut out).unwrap();
         let documents = serde_yaml::Deserializer::from_slice(&out).map(|it| serde_json::Value::deserialize(it).unwrap());
         let kinds: Vec<_> = documents.map(|it| it["spec"]["names"]["kind"].clone()).collect();
-        assert_eq!(kinds, ["MeshService", "TrafficPolicy"]);
+        assert_eq!(kinds, ["MeshService", "TrafficPolicy", "SecurityPolicy"]);
     }
 }

@@ -38,7 +38,7 @@ enum Command {
     Ca(ca::Arguments),
     /// List who holds which certificate until when
     Identity(identity::Arguments),
-    /// Print the definitions of MeshService and TrafficPolicy, for kubectl apply
+    /// Print the definitions of MeshService, TrafficPolicy and SecurityPolicy, for kubectl apply
     Crds,
     /// A little service for demos
     #[command(hide = true)]

@@ -7,6 +7,7 @@ pub mod ca;
 pub mod certificates;
 pub mod health;
 pub mod inject;
+pub mod jwks;
 pub mod leader;
 pub mod metrics;
 pub mod publish;

@@ -40,8 +40,10 @@ impl Namespace {
         };
         effects.touched.names |= moved;
         self.touch_backing(name, effects);
+        self.touch_securities_of_service(name, effects);
         replace(&mut self.services, name, new);
         self.touch_backing(name, effects);
+        self.touch_securities_of_service(name, effects);
         effects.touched.services.insert(self.service_id(name));
         if moved && let Some((_, mesh)) = self.mesh_in_force(name) {
             effects.hosts.extend(mesh.hosts.iter().cloned());
@@ -94,10 +96,11 @@ impl Namespace {
         effects.touched.workloads.insert(self.workload_id(name));
         let answers = |member: Option<&Member>| member.and_then(|it| it.excluded.clone().map(|ports| (ports, Arc::clone(&it.identity))));
         let is_another = answers(old.as_ref()) != answers(pod.member.as_ref());
+        let has_another_mode = self.touch_selecting(old.as_ref().map(|member| &member.labels), pod.labels(), effects);
+        if is_another || has_another_mode {
+            self.touch_endpoints_of(name, effects);
+        }
         for (service, _) in &pod.services {
-            if is_another {
-                self.touch_endpoints(service, effects);
-            }
             let Some((_, mesh)) = self.mesh_in_force(service) else { continue };
             if !mesh.versions_of(old.as_ref().map(|member| &member.labels)).eq(mesh.versions_of(pod.labels())) {
                 self.touch_endpoints(service, effects);
@@ -115,9 +118,12 @@ impl Namespace {
             return;
         }
         effects.touched.workloads.insert(self.workload_id(name));
+        self.touch_selecting(self.locals.get(name).map(Local::labels), new.as_ref().map(Local::labels), effects);
         self.touch_services_of_local(name, effects);
+        self.touch_endpoints_of(name, effects);
         replace(&mut self.locals, name, new);
         self.touch_services_of_local(name, effects);
+        self.touch_endpoints_of(name, effects);
     }
 
     /// A MeshService came, changed or went.
@@ -133,6 +139,8 @@ impl Namespace {
         }
         let services: BTreeSet<Name> = [&before, &after].into_iter().flatten().map(|mesh| mesh.service.clone()).collect();
         let snapshots = self.snapshots(&services, effects);
+        let target = TargetRef::MeshService(name.clone());
+        self.touch_securities_of(&target, effects);
         if let Some(mesh) = before {
             unindex(&mut self.meshes_for, &mesh.service, name);
         }
@@ -142,7 +150,8 @@ impl Namespace {
         replace(&mut self.meshes, name, new);
         self.compare(&snapshots, effects);
         effects.touched.reports.insert(self.key(Kind::MeshService, name));
-        self.touch_policies_of(&TargetRef::MeshService(name.clone()), effects);
+        self.touch_policies_of(&target, effects);
+        self.touch_securities_of(&target, effects);
     }
 
     /// A TrafficPolicy came, changed or went.
@@ -222,7 +231,7 @@ impl Namespace {
         self.touch_workloads(service, effects);
     }
 
-    fn touch_endpoints(&self, service: &Name, effects: &mut Effects) {
+    pub(crate) fn touch_endpoints(&self, service: &Name, effects: &mut Effects) {
         if let Some(found) = self.services.get(service) {
             let ids = found.ports.iter().map(|port| EndpointsId::new(found.id.clone(), port.number));
             effects.touched.endpoints.extend(ids);
@@ -270,7 +279,12 @@ impl Namespace {
         let (before, after) = (pods(old.1), pods(new.1));
         let same_ports = old.0 == new.0 && ports(old.1) == ports(new.1);
         let changed: Vec<&Name> = if same_ports { before.symmetric_difference(&after).collect() } else { before.union(&after).collect() };
-        effects.touched.workloads.extend(changed.into_iter().map(|pod| self.workload_id(pod)));
+        for pod in changed {
+            effects.touched.workloads.insert(self.workload_id(pod));
+            for service in [old.0, new.0].into_iter().flatten() {
+                self.touch_neighbours(pod, service, effects);
+            }
+        }
     }
 
     /// The name `service`, as it is stored already if it is.
@@ -308,7 +322,7 @@ impl Namespace {
 }
 
 /// Puts `new` in the place of what is called `name`; `None` takes it away.
-fn replace<T>(map: &mut BTreeMap<Name, T>, name: &Name, new: Option<T>) {
+pub(crate) fn replace<T>(map: &mut BTreeMap<Name, T>, name: &Name, new: Option<T>) {
     match new {
         Some(new) => drop(map.insert(name.clone(), new)),
         None => drop(map.remove(name)),
@@ -316,7 +330,7 @@ fn replace<T>(map: &mut BTreeMap<Name, T>, name: &Name, new: Option<T>) {
 }
 
 /// Takes `name` out of the set of `key`, and the set out of the index when it is empty.
-fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Name>>, key: &K, name: &Name) {
+pub(crate) fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Name>>, key: &K, name: &Name) {
     if let Some(names) = index.get_mut(key) {
         names.remove(name);
         if names.is_empty() {

@@ -5,13 +5,18 @@
 //! cannot be used becomes a [`Report`], its last good version stays in force, and everything else goes on.
 //!
 //! Reading order: [`object`], [`translator`], then inside: `namespace` (what is stored), `changing` (what a change touches),
-//! `model`, `serving` and `resolve` (the model), `reporting`. `mesh`, `policy`, `service`,
+//! `model`, `serving` and `resolve` (the model), `reporting`; `guard` and what begins with it
+//! does the same for SecurityPolicies. `mesh`, `policy`, `security`, `service`,
 //! `member` and `backing` read single objects.
 
 mod age;
 mod backing;
 mod changing;
 pub mod defaults;
+mod guard;
+mod guard_changing;
+mod guard_reporting;
+pub mod jwks;
 mod member;
 mod mesh;
 mod model;
@@ -21,6 +26,7 @@ mod policy;
 pub mod report;
 mod reporting;
 mod resolve;
+mod security;
 mod service;
 mod serving;
 pub mod touched;

@@ -8,10 +8,11 @@ use leno_core::service as core;
 use leno_core::service::Protocol;
 use leno_core::workload::{Egress, InboundPort, Workload};
 
-use crate::backing::Pod;
+use crate::backing::{Local, Pod};
+use crate::guard::{Guards, KeySets, Lead};
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
-use crate::service::{Port, Service};
+use crate::service::Port;
 
 impl Namespace {
     /// The service called `name`, if it is in the mesh.
@@ -30,59 +31,35 @@ impl Namespace {
         })
     }
 
-    /// What the pod or workload called `name` is, if it is known, be it only by slices that name it.
-    pub(crate) fn workload(&self, name: &str) -> Option<Workload> {
-        let pod = self.pods.get_key_value(name);
-        let local = self.locals.get_key_value(name);
-        let (stored, _) = pod.map(|(name, _)| (name, ())).or(local.map(|(name, _)| (name, ())))?;
-        let mut inbound = BTreeMap::new();
-        for (service, _) in pod.into_iter().flat_map(|(_, pod)| &pod.services) {
-            if let Some(service) = self.mesh_service(service) {
-                self.inbound_of_pod(stored, service, &mut inbound);
+    /// What the pod or workload called `name` is, if it is known, be it only by slices that name it. `keys` are those of issuers.
+    pub(crate) fn workload(&self, name: &str, keys: &KeySets) -> Option<Workload> {
+        let pod = self.pods.get_key_value(name).map(|(name, _)| name);
+        let stored = pod.or_else(|| self.locals.get_key_value(name).map(|(name, _)| name))?;
+        let leads = self.leads(stored);
+        let guards = Guards::new(self, stored, &leads, keys);
+        let mut inbound: BTreeMap<u16, &Lead<'_>> = BTreeMap::new();
+        for lead in &leads {
+            // Of several services that lead to a port the first by name is kept, and of several ports of one service the lowest.
+            let place = inbound.entry(lead.number).or_insert(lead);
+            if (&lead.service.id, lead.port.number) < (&place.service.id, place.port.number) {
+                *place = lead;
             }
         }
-        if let Some((_, local)) = local {
-            for service in self.services.values().filter(|service| !service.external && service.selects(local.labels())) {
-                let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
-                let version = mesh.as_deref().and_then(|mesh| mesh.versions_of(Some(local.labels())).next().cloned());
-                let ports = service.ports.iter().filter_map(|port| Some((port, local.port(&port.target)?)));
-                ports.for_each(|(port, number)| add(&mut inbound, number, port, service, mesh.as_deref(), version.as_ref()));
-            }
-        }
-        Some(Workload {
-            id: self.workload_id(stored),
-            inbound: inbound.into_values().collect(),
-            others: Guard::default(),
-            egress: Egress::default(),
-        })
+        let inbound = inbound.into_values().map(|lead| self.inbound(stored, lead, guards.of(lead.number)));
+        Some(Workload { id: self.workload_id(stored), inbound: inbound.collect(), others: guards.others(), egress: Egress::default() })
     }
 
-    /// Adds the ports of the pod called `name` to which `service` leads.
-    fn inbound_of_pod(&self, name: &Name, service: &Service, inbound: &mut BTreeMap<u16, InboundPort>) {
-        let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
-        let labels = self.pods.get(name).and_then(Pod::labels);
-        let version = mesh.as_deref().and_then(|mesh| mesh.versions_of(labels).next().cloned());
-        for slice in self.slices_of(&service.id.name).iter().filter(|slice| slice.pods().any(|pod| pod == name)) {
-            let ports = service.ports.iter().filter_map(|port| Some((port, slice.port(&port.name)?)));
-            ports.for_each(|(port, number)| add(inbound, number, port, service, mesh.as_deref(), version.as_ref()));
+    /// The port of the pod or workload called `name` to which `lead` leads.
+    fn inbound(&self, name: &Name, lead: &Lead<'_>, guard: Guard) -> InboundPort {
+        let mesh = self.mesh_in_force(&lead.service.id.name).map(|(_, mesh)| mesh);
+        let labels = self.pods.get(name).and_then(Pod::labels).or_else(|| self.locals.get(name).map(Local::labels));
+        InboundPort {
+            port: lead.number,
+            protocol: protocol(lead.port, mesh.as_deref()),
+            service: lead.service.id.clone(),
+            version: mesh.as_deref().and_then(|mesh| mesh.versions_of(labels).next().cloned()),
+            guard,
         }
-    }
-}
-
-/// Adds that `port` of `service` leads to the container's port `number`. Of several services that lead there the first by name
-/// is kept, and of several ports of one service the lowest.
-fn add(inbound: &mut BTreeMap<u16, InboundPort>, number: u16, port: &Port, service: &Service, mesh: Option<&Mesh>, version: Option<&Name>) {
-    let new = InboundPort {
-        port: number,
-        protocol: protocol(port, mesh),
-        service: service.id.clone(),
-        version: version.cloned(),
-        guard: Guard::default(),
-    };
-    match inbound.get_mut(&number) {
-        Some(known) if known.service <= new.service => (),
-        Some(known) => *known = new,
-        None => drop(inbound.insert(number, new)),
     }
 }
 

@@ -1,5 +1,5 @@
 //! One namespace: its objects, and the indexes by which a change finds what it touches. Nothing a Service, a MeshService or a
-//! TrafficPolicy says reaches over the border of its namespace; only addresses and hosts do, and those the translator keeps.
+//! policy says reaches over the border of its namespace; only addresses and hosts do, and those the translator keeps.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::member::{Accounts, Member, excluded_ports};
 use crate::mesh::Mesh;
 use crate::object::{Kind, ObjectKey};
 use crate::policy::{Policy, TargetRef};
+use crate::security::Security;
 use crate::service::Service;
 use crate::tracked::Tracked;
 
@@ -34,12 +35,15 @@ pub(crate) struct Namespace {
     pub(crate) policies: BTreeMap<Name, Tracked<Policy>>,
     /// The identities of pods and workloads.
     pub(super) accounts: Accounts,
+    pub(crate) securities: BTreeMap<Name, Tracked<Security>>,
     /// Index: the service of each slice.
     pub(super) slice_services: HashMap<Name, Name>,
     /// Index: good MeshServices by the service they are for.
     pub(super) meshes_for: BTreeMap<Name, BTreeSet<Name>>,
     /// Index: good policies by what they are for.
     pub(super) policies_for: BTreeMap<TargetRef, BTreeSet<Name>>,
+    /// Index: good SecurityPolicies by the service that they are for.
+    pub(super) securities_for: BTreeMap<TargetRef, BTreeSet<Name>>,
     /// Index: good policies by the other services they name.
     pub(super) policies_naming: BTreeMap<Name, BTreeSet<Name>>,
 }
@@ -70,6 +74,8 @@ impl Namespace {
             meshes_for: BTreeMap::new(),
             policies_for: BTreeMap::new(),
             policies_naming: BTreeMap::new(),
+            securities: BTreeMap::new(),
+            securities_for: BTreeMap::new(),
         }
     }
 
@@ -81,6 +87,7 @@ impl Namespace {
             && self.locals.is_empty()
             && self.meshes.is_empty()
             && self.policies.is_empty()
+            && self.securities.is_empty()
     }
 
     /// The names of all objects of `kind`.
@@ -91,6 +98,7 @@ impl Namespace {
             Kind::Pod => self.pods.iter().filter(|(_, pod)| pod.member.is_some()).map(|(name, _)| name.clone()).collect(),
             Kind::MeshService => self.meshes.keys().cloned().collect(),
             Kind::TrafficPolicy => self.policies.keys().cloned().collect(),
+            Kind::SecurityPolicy => self.securities.keys().cloned().collect(),
             Kind::Workload => self.locals.keys().cloned().collect(),
         }
     }

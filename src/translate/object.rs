@@ -18,6 +18,8 @@ pub enum Object {
     MeshService(api::MeshService),
     /// leno.dev/v1alpha1 TrafficPolicy.
     TrafficPolicy(api::TrafficPolicy),
+    /// leno.dev/v1alpha1 SecurityPolicy.
+    SecurityPolicy(api::SecurityPolicy),
     /// leno.dev/v1alpha1 Workload (folders of manifests only).
     Workload(api::Workload),
 }
@@ -35,6 +37,8 @@ pub enum Kind {
     MeshService,
     /// leno.dev/v1alpha1 TrafficPolicy.
     TrafficPolicy,
+    /// leno.dev/v1alpha1 SecurityPolicy.
+    SecurityPolicy,
     /// leno.dev/v1alpha1 Workload.
     Workload,
 }
@@ -71,7 +75,8 @@ pub enum Change {
 
 impl Kind {
     /// Every kind, in an order that builds a model with the fewest repeated touches.
-    pub const ALL: [Self; 6] = [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
+    pub const ALL: [Self; 7] =
+        [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::SecurityPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
 }
 
 impl Object {
@@ -83,6 +88,7 @@ impl Object {
             Self::Pod(it) => ObjectKey::new(Kind::Pod, it.namespace.clone(), it.name.clone()),
             Self::MeshService(it) => of_metadata(Kind::MeshService, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
             Self::TrafficPolicy(it) => of_metadata(Kind::TrafficPolicy, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
+            Self::SecurityPolicy(it) => of_metadata(Kind::SecurityPolicy, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
             Self::Workload(it) => of_metadata(Kind::Workload, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
         }
     }
@@ -110,6 +116,7 @@ impl fmt::Display for Kind {
             Self::Pod => "Pod",
             Self::MeshService => "MeshService",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::SecurityPolicy => "SecurityPolicy",
             Self::Workload => "Workload",
         })
     }

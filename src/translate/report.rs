@@ -2,12 +2,12 @@
 
 use leno_core::names::{Name, ServiceId};
 
-/// What became of one MeshService or TrafficPolicy. The controller writes it to the object's status.
+/// What became of one MeshService, TrafficPolicy or SecurityPolicy. The controller writes it to the object's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// `metadata.generation` of the version that the report is about.
     pub generation: Option<i64>,
-    /// The service it is for, where that is known.
+    /// The service it is for, where that is known; never of a SecurityPolicy, which workloads enforce.
     pub service: Option<ServiceId>,
     /// The service's endpoints (of a MeshService that is in force).
     pub endpoints: Option<EndpointCounts>,
@@ -66,6 +66,12 @@ pub mod reason {
     pub const VERSION_NOT_FOUND: &str = "VersionNotFound";
     /// A port it names does not exist.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
+    /// No pod has the labels that it selects.
+    pub const NOTHING_SELECTED: &str = "NothingSelected";
+    /// The keys of an issuer of tokens have never been had.
+    pub const KEYS_NOT_FETCHED: &str = "KeysNotFetched";
+    /// Nobody says whose tokens are taken.
+    pub const ISSUER_NOT_FOUND: &str = "IssuerNotFound";
     /// An older MeshService names the same host.
     pub const HOST_CONFLICTED: &str = "HostConflicted";
 }

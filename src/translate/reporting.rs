@@ -5,7 +5,7 @@ use leno_core::names::{Name, ServiceId};
 
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
-use crate::policy::{Policy, TargetRef};
+use crate::policy::TargetRef;
 use crate::report::{Condition, Report, reason};
 use crate::resolve::{Unresolved, listed, ports_of};
 use crate::tracked::Tracked;
@@ -47,7 +47,7 @@ impl Namespace {
     pub(crate) fn policy_report(&self, name: &str) -> Option<Report> {
         let (name, object) = self.policies.get_key_value(name)?;
         let Some(policy) = object.value() else { return Some(unusable(object)) };
-        let target = self.target(policy);
+        let target = self.target(&policy.target);
         let service = target.as_ref().ok().cloned();
         let other =
             service.as_ref().and_then(|id| self.policy_in_force(&id.name)).map(|(winner, _)| winner).filter(|winner| winner != name);
@@ -69,10 +69,10 @@ impl Namespace {
         Some(Report { generation: object.generation, service, endpoints: None, versions: Vec::new(), conditions: vec![accepted, resolved] })
     }
 
-    /// The service that `policy` is for, if it is in the mesh; otherwise why not, in words.
-    fn target(&self, policy: &Policy) -> Result<ServiceId, String> {
+    /// The service that a policy's `target` means, if it is in the mesh; otherwise why not, in words.
+    pub(crate) fn target(&self, target: &TargetRef) -> Result<ServiceId, String> {
         let namespace = &self.name;
-        let service = match &policy.target {
+        let service = match target {
             TargetRef::Service(name) => name.clone(),
             TargetRef::MeshService(name) => match self.meshes.get(name).map(Tracked::value) {
                 Some(Some(mesh)) => mesh.service.clone(),
@@ -88,7 +88,7 @@ impl Namespace {
             },
         };
         let id = self.service_id(&service);
-        match (self.services.get(&service), &policy.target) {
+        match (self.services.get(&service), target) {
             (Some(found), _) if found.external => {
                 Err(format!("Service {id} is of type ExternalName, which the mesh does not carry. Name another target in spec.targetRef."))
             }
@@ -129,14 +129,14 @@ impl Namespace {
 }
 
 /// The report on an object that has never been good.
-fn unusable<T>(object: &Tracked<T>) -> Report {
+pub(crate) fn unusable<T>(object: &Tracked<T>) -> Report {
     let resolved = fails(RESOLVED_REFS, reason::INVALID, "Not looked at, because the object is not valid.".to_owned());
     let conditions = vec![invalid(object, false), resolved];
     Report { generation: object.generation, service: None, endpoints: None, versions: Vec::new(), conditions }
 }
 
 /// That the present version is not good. `in_force` says whether an earlier one is.
-fn invalid<T>(object: &Tracked<T>, in_force: bool) -> Condition {
+pub(crate) fn invalid<T>(object: &Tracked<T>, in_force: bool) -> Condition {
     let mut message = object.problems.join(" ");
     match &object.good {
         Some(good) if in_force => {
@@ -157,7 +157,7 @@ fn conflicted(kind: &str, namespace: &str, other: &str, service: &ServiceId) -> 
 }
 
 /// `ResolvedRefs`: the first reason, and all messages.
-fn summary(unresolved: &[Unresolved], otherwise: &str) -> Condition {
+pub(crate) fn summary(unresolved: &[Unresolved], otherwise: &str) -> Condition {
     match unresolved.first() {
         None => holds(RESOLVED_REFS, reason::RESOLVED_REFS, otherwise.to_owned()),
         Some(first) => {
@@ -167,10 +167,10 @@ fn summary(unresolved: &[Unresolved], otherwise: &str) -> Condition {
     }
 }
 
-fn holds(kind: &'static str, reason: &'static str, message: String) -> Condition {
+pub(crate) fn holds(kind: &'static str, reason: &'static str, message: String) -> Condition {
     Condition { kind, holds: true, reason, message }
 }
 
-fn fails(kind: &'static str, reason: &'static str, message: String) -> Condition {
+pub(crate) fn fails(kind: &'static str, reason: &'static str, message: String) -> Condition {
     Condition { kind, holds: false, reason, message }
 }

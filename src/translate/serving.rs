@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use leno_core::authorize::Mode;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Identity, Name};
 
 use crate::backing::{Pod, State};
+use crate::member::Member;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::report::EndpointCounts;
@@ -58,7 +60,7 @@ impl Namespace {
                 workload: endpoint.pod.as_ref(),
                 state: endpoint.state,
                 versions: self.versions_of_pod(endpoint.pod.as_ref(), mesh.as_ref()),
-                identity: self.proxied(endpoint.pod.as_ref(), number),
+                identity: self.proxied(service, endpoint.pod.as_ref(), number),
             }));
         }
         for (name, local) in self.locals_of(service) {
@@ -68,15 +70,22 @@ impl Namespace {
                 workload: Some(name),
                 state: State::Ready,
                 versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(local.labels()))).cloned().collect(),
-                identity: local.member.proxied(number).cloned(),
+                identity: self.peer(service, name, &local.member, number),
             });
         }
         candidates
     }
 
     /// Who must answer at port `number` of a pod; nobody in particular while the pod is not known.
-    fn proxied(&self, pod: Option<&Name>, number: u16) -> Option<Arc<Identity>> {
-        self.pods.get(pod?)?.member.as_ref()?.proxied(number).cloned()
+    fn proxied(&self, service: &Service, pod: Option<&Name>, number: u16) -> Option<Arc<Identity>> {
+        let (name, pod) = self.pods.get_key_value(pod?)?;
+        self.peer(service, name, pod.member.as_ref()?, number)
+    }
+
+    /// Who must answer at port `number` of `member`, called `name`, to which `service` leads.
+    fn peer(&self, service: &Service, name: &Name, member: &Member, number: u16) -> Option<Arc<Identity>> {
+        let identity = member.proxied(number)?;
+        (self.mode_of(name, number, service) != Mode::Disabled).then(|| Arc::clone(identity))
     }
 
     /// The versions of a pod; none while the pod is not known.

@@ -14,9 +14,9 @@ pub struct Touched {
     pub services: BTreeSet<ServiceId>,
     /// Endpoint lists that may differ, that came or went.
     pub endpoints: BTreeSet<EndpointsId>,
-    /// Workloads whose inbound ports may differ, that came or went.
+    /// Workloads whose inbound ports or guards may differ, that came or went.
     pub workloads: BTreeSet<WorkloadId>,
-    /// MeshServices and TrafficPolicies whose report may differ, that came or went.
+    /// MeshServices, TrafficPolicies and SecurityPolicies whose report may differ, that came or went.
     pub reports: BTreeSet<ObjectKey>,
     /// Whether some address or host may lead to another service than before.
     pub names: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::age::Age;
 
-/// One MeshService or TrafficPolicy, `T` being what a good version of it means.
+/// One MeshService, TrafficPolicy or SecurityPolicy, `T` being what a good version of it means.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Tracked<T> {
     /// How old the object is.

@@ -12,12 +12,14 @@ use leno_core::workload::Workload;
 use crate::age::Age;
 use crate::changing::Effects;
 use crate::defaults::Defaults;
+use crate::guard::KeySets;
 use crate::mesh;
 use crate::namespace::Namespace;
 use crate::object::{Change, Kind, Object, ObjectKey};
 use crate::policy;
 use crate::report::Report;
 use crate::reporting::TakenHost;
+use crate::security;
 use crate::service;
 use crate::touched::Touched;
 use crate::tracked::Tracked;
@@ -31,6 +33,16 @@ pub struct Translator {
     vips: BTreeSet<(IpAddr, ServiceId)>,
     /// Index: good MeshServices, as (namespace, name), by the hosts they name.
     hosts: BTreeMap<Name, BTreeSet<(Name, Name)>>,
+    keys: KeySources,
+}
+
+/// Key sets of token issuers that were fetched.
+#[derive(Debug, Default)]
+pub(crate) struct KeySources {
+    /// Those that were had, by URL.
+    pub(crate) sets: KeySets,
+    /// Why the last fetch failed, by URL.
+    pub(crate) errors: BTreeMap<Name, String>,
 }
 
 /// A MeshService that may be asked for a host: in force, for a service that exists. Ordered oldest first.
@@ -42,10 +54,33 @@ struct Claim {
     service: Name,
 }
 
+impl KeySources {
+    fn is_empty(&self) -> bool {
+        self.sets.is_empty() && self.errors.is_empty()
+    }
+
+    /// Forgets what is not wanted any more.
+    fn retain(&mut self, wanted: &BTreeSet<Name>) {
+        self.sets.retain(|uri, _| wanted.contains(uri));
+        self.errors.retain(|uri, _| wanted.contains(uri));
+    }
+
+    /// Whether fetching from `uri` was tried.
+    fn knows(&self, uri: &Name) -> bool {
+        self.sets.contains_key(uri) || self.errors.contains_key(uri)
+    }
+}
+
 impl Translator {
     /// A translator that has seen nothing yet.
     pub fn new(defaults: Defaults) -> Self {
-        Self { defaults: Arc::new(defaults), namespaces: BTreeMap::new(), vips: BTreeSet::new(), hosts: BTreeMap::new() }
+        Self {
+            defaults: Arc::new(defaults),
+            namespaces: BTreeMap::new(),
+            vips: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            keys: KeySources::default(),
+        }
     }
 
     /// Takes in one change. The cost is that of the one object and of the services it touches.
@@ -95,7 +130,7 @@ impl Translator {
     /// What a proxy beside the pod or workload needs to know of it. A pod that is known only by the slices that name it has
     /// its ports, and no versions yet.
     pub fn workload(&self, id: &WorkloadId) -> Option<Workload> {
-        self.namespaces.get(&id.namespace)?.workload(&id.name)
+        self.namespaces.get(&id.namespace)?.workload(&id.name, &self.keys.sets)
     }
 
     /// Who the pod or workload is, if it is known: its namespace and service account.
@@ -124,30 +159,63 @@ impl Translator {
         })
     }
 
+    /// The SecurityPolicies that are part of what the workload enforces, with the generations of their present versions.
+    pub fn policies_of(&self, id: &WorkloadId) -> Vec<(ObjectKey, Option<i64>)> {
+        self.namespaces.get(&id.namespace).map(|namespace| namespace.securities_of(&id.name)).unwrap_or_default()
+    }
+
+    /// Where keys of token issuers are to be fetched, each once.
+    pub fn key_uris(&self) -> BTreeSet<Name> {
+        let objects = self.namespaces.values().flat_map(|namespace| namespace.securities.values());
+        objects.filter_map(Tracked::value).flat_map(|security| security.key_uris().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Whether fetching has been tried everywhere where keys are wanted.
+    pub fn has_tried_keys(&self) -> bool {
+        self.key_uris().iter().all(|uri| self.keys.knows(uri))
+    }
+
+    /// What came of fetching the keys at `uri`: a key set, or why there is none. Keys that were had before stay then.
+    pub fn set_keys(&mut self, uri: &Name, fetched: Result<Name, String>) -> Touched {
+        let KeySources { sets, errors } = &mut self.keys;
+        let is_news = match fetched {
+            Ok(keys) => errors.remove(uri).is_some() | (sets.insert(uri.clone(), keys.clone()) != Some(keys)),
+            Err(error) => errors.insert(uri.clone(), error.clone()) != Some(error),
+        };
+        let mut effects = Effects::default();
+        if is_news {
+            let wanted = self.key_uris();
+            self.keys.retain(&wanted);
+            self.namespaces.values().for_each(|namespace| namespace.touch_keys(uri, &mut effects));
+        }
+        effects.touched
+    }
+
     /// Every service in the mesh, ordered.
     pub fn services(&self) -> impl Iterator<Item = &ServiceId> {
         self.namespaces.values().flat_map(|it| it.services.values()).filter(|service| !service.external).map(|service| &service.id)
     }
 
-    /// What is said about a MeshService or TrafficPolicy. There are no reports on objects of other kinds.
+    /// What is said about a MeshService, TrafficPolicy or SecurityPolicy. There are no reports on objects of other kinds.
     pub fn report(&self, key: &ObjectKey) -> Option<Report> {
         let namespace = self.namespaces.get(&key.namespace)?;
         match key.kind {
             Kind::MeshService => namespace.mesh_report(&key.name, &self.taken_hosts(namespace, &key.name)),
             Kind::TrafficPolicy => namespace.policy_report(&key.name),
+            Kind::SecurityPolicy => namespace.security_report(&key.name, &self.keys),
             Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => None,
         }
     }
 
     /// Whether it holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
+        self.namespaces.is_empty() && self.keys.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
     }
 
-    /// Every MeshService and TrafficPolicy, ordered: what there are reports on.
+    /// Every MeshService, TrafficPolicy and SecurityPolicy, ordered: what there are reports on.
     pub fn reported(&self) -> impl Iterator<Item = ObjectKey> {
         let keys = |it: &Namespace, kind| it.names(kind).into_iter().map(|name| it.key(kind, &name)).collect::<Vec<_>>();
-        [Kind::MeshService, Kind::TrafficPolicy]
+        [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy]
             .into_iter()
             .flat_map(move |kind| self.namespaces.values().flat_map(move |it| keys(it, kind)))
     }
@@ -179,6 +247,12 @@ impl Translator {
                 let next = Tracked::next(namespace.policies.get(name), age, it.metadata.generation, policy::read(&it.spec));
                 namespace.put_policy(name, Some(next), &mut effects);
             }
+            Some(Object::SecurityPolicy(it)) => {
+                let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
+                let read = security::read(&it.spec, &shared, name, &namespace.defaults.trust_domain);
+                let next = Tracked::next(namespace.securities.get(name), age, it.metadata.generation, read);
+                namespace.put_security(name, Some(next), &mut effects);
+            }
             None => match key.kind {
                 Kind::Service => namespace.put_service(name, None, &mut effects),
                 Kind::EndpointSlice => namespace.put_slice(name, None, &mut effects),
@@ -186,10 +260,16 @@ impl Translator {
                 Kind::Workload => namespace.put_local(name, None, &mut effects),
                 Kind::MeshService => namespace.put_mesh(name, None, &mut effects),
                 Kind::TrafficPolicy => namespace.put_policy(name, None, &mut effects),
+                Kind::SecurityPolicy => namespace.put_security(name, None, &mut effects),
             },
         }
         let after = Names::of(namespace, key);
-        self.finish(key, before, after, effects)
+        let touched = self.finish(key, before, after, effects);
+        if key.kind == Kind::SecurityPolicy && !self.keys.is_empty() {
+            let wanted = self.key_uris();
+            self.keys.retain(&wanted);
+        }
+        touched
     }
 
     /// The object of `key` is there but did not decode. Of kinds that nobody reports on, the last good state is kept in silence:
@@ -206,6 +286,10 @@ impl Translator {
             Kind::TrafficPolicy => {
                 let next = Tracked::unreadable(namespace.policies.get(&key.name), generation, error);
                 namespace.put_policy(&key.name, Some(next), &mut effects);
+            }
+            Kind::SecurityPolicy => {
+                let next = Tracked::unreadable(namespace.securities.get(&key.name), generation, error);
+                namespace.put_security(&key.name, Some(next), &mut effects);
             }
             Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => (),
         }
@@ -306,7 +390,7 @@ impl Names {
                 let mesh = namespace.meshes.get(&key.name).and_then(Tracked::value);
                 Self { vips: Vec::new(), hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default() }
             }
-            Kind::EndpointSlice | Kind::Pod | Kind::TrafficPolicy | Kind::Workload => Self::default(),
+            Kind::EndpointSlice | Kind::Pod | Kind::TrafficPolicy | Kind::SecurityPolicy | Kind::Workload => Self::default(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn read(question: &Question, translator: &mut Translator) -> anyhow::
 }
 
 async fn read_all(client: &Client, question: &Question, translator: &mut Translator) -> anyhow::Result<()> {
-    for kind in [Kind::Service, Kind::MeshService, Kind::TrafficPolicy] {
+    for kind in [Kind::Service, Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy] {
         list(client, kind, None, translator).await?;
     }
     // Endpoints and pods are many: only those of the namespaces that the answer is about.
@@ -105,6 +105,7 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
         Kind::MeshService => (leno_api::GROUP, leno_api::VERSION, "meshservices"),
         Kind::TrafficPolicy => (leno_api::GROUP, leno_api::VERSION, "trafficpolicies"),
+        Kind::SecurityPolicy => (leno_api::GROUP, leno_api::VERSION, "securitypolicies"),
         Kind::Workload => (leno_api::GROUP, leno_api::VERSION, "workloads"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind.to_string()), plural)

@@ -48,6 +48,7 @@ impl Mesh {
     /// Takes in one event; gives it as the publisher is to see it.
     pub fn take(&mut self, event: SourceEvent) -> SourceEvent {
         match event {
+            SourceEvent::Keys(..) => event,
             SourceEvent::Changed(change) => SourceEvent::Changed(self.change(change)),
             SourceEvent::Listed(kind, changes) => {
                 let listed: BTreeSet<ObjectKey> = changes.iter().map(Change::key).collect();
@@ -142,7 +143,7 @@ impl Mesh {
                     end_later(Some(gateway.into_proxy()));
                 }
             }
-            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy => {}
+            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => {}
         }
     }
 
@@ -152,7 +153,7 @@ impl Mesh {
         let held: Vec<ObjectKey> = match kind {
             Kind::Workload => self.sidecars.keys().map(|id| key(&id.namespace, &id.name)).collect(),
             Kind::Service => self.gateways.keys().map(|id| key(&id.namespace, &id.name)).collect(),
-            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy => Vec::new(),
+            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => Vec::new(),
         };
         for key in held.iter().filter(|key| !listed.contains(key)) {
             self.remove(key);

@@ -49,9 +49,11 @@ const EVENTS_MAX: usize = 256;
 
 /// Arguments of `leno up`.
 #[derive(Args, Debug)]
-#[command(after_help = "Reads Service, EndpointSlice, Pod, MeshService, TrafficPolicy and Workload from *.yaml and *.yml, and reads them \
+#[command(
+    after_help = "Reads Service, EndpointSlice, Pod, MeshService, TrafficPolicy, SecurityPolicy and Workload from *.yaml and *.yml, and reads them \
                         again whenever a file changes. Ctrl-C ends the mesh and the processes it started.\n\n\
-                        Example:\n  leno up -f manifests/demo")]
+                        Example:\n  leno up -f manifests/demo"
+)]
 pub struct Arguments {
     /// Folder of manifests, or one file
     #[arg(short, long, value_name = "DIR")]

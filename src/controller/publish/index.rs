@@ -21,6 +21,7 @@ use leno_xds::subject::Subject;
 use super::counters::Counters;
 use super::outbox::Outbox;
 use super::receipts::Receipts;
+use super::topic::{Topic, generation_name};
 use super::{Caller, ConnectionId, ProxyStanding, Standing};
 use crate::source::SourceEvent;
 
@@ -30,6 +31,10 @@ pub(super) struct Index {
     translator: Translator,
     required: BTreeSet<Kind>,
     listed: BTreeSet<Kind>,
+    /// Whether what is served is never a part.
+    ready: bool,
+    /// Whether keys may be wanted elsewhere than before.
+    policies_changed: bool,
     members: HashMap<ConnectionId, Member>,
     /// Subscribers by canonical name.
     direct: HashMap<Subject, BTreeSet<ConnectionId>>,
@@ -75,8 +80,10 @@ impl Index {
     pub(super) fn new(translator: Translator, required: BTreeSet<Kind>, receipts: Receipts, counters: Arc<Counters>) -> Self {
         Self {
             translator,
+            ready: required.is_empty(),
             required,
             listed: BTreeSet::new(),
+            policies_changed: false,
             members: HashMap::new(),
             direct: HashMap::new(),
             aliases: HashMap::new(),
@@ -93,9 +100,14 @@ impl Index {
         &self.translator
     }
 
-    /// Whether every required kind was listed, so that what is served is never a part.
+    /// Whether every required kind was listed and fetching of every key was tried, so that what is served is never a part.
     pub(super) fn is_ready(&self) -> bool {
-        self.required.is_subset(&self.listed)
+        self.ready
+    }
+
+    /// Where keys are wanted, if that may have changed since the last call.
+    pub(super) fn take_key_uris(&mut self) -> Option<BTreeSet<Name>> {
+        std::mem::take(&mut self.policies_changed).then(|| self.translator.key_uris())
     }
 
     /// The connections whose outboxes were filled since the last call.
@@ -110,13 +122,20 @@ impl Index {
         let mut touched = Touched::default();
         for event in events {
             match event {
-                SourceEvent::Changed(change) => touched.merge(self.translator.apply(change)),
+                SourceEvent::Changed(change) => {
+                    self.policies_changed |= change.key().kind == Kind::SecurityPolicy;
+                    touched.merge(self.translator.apply(change));
+                }
+                SourceEvent::Keys(uri, fetched) => touched.merge(self.translator.set_keys(&uri, fetched)),
                 SourceEvent::Listed(kind, objects) => {
+                    self.policies_changed |= kind == Kind::SecurityPolicy;
                     touched.merge(self.translator.replace(kind, objects));
                     self.listed.insert(kind);
                 }
             }
         }
+        self.ready = self.ready || self.required.is_subset(&self.listed) && self.translator.has_tried_keys();
+        self.restate(&touched);
         if self.is_ready() {
             if was_ready {
                 self.publish(&touched, now);
@@ -354,12 +373,40 @@ impl Index {
         if let (Some(resource), Subject::Trust, Offered::Acked) = (resource, subject, offered) {
             self.trusts(id, resource.version());
         }
+        if let Subject::Workload(workload) = subject
+            && offered != Offered::Unwanted
+        {
+            self.book_enforcer(id, workload, resource.map(|it| (it.version(), offered)), now);
+        }
         if let Some(resource) = resource
             && let Subject::Service(service) = resource.subject()
             && offered != Offered::Unwanted
         {
             let acked = offered == Offered::Acked;
             self.receipts.book(|ledger| ledger.subscribe(service, resource.version(), id, acked, now));
+        }
+    }
+
+    /// Books what came of offering a workload's state to its proxy, by the policies that are part of it.
+    fn book_enforcer(&self, id: ConnectionId, workload: &WorkloadId, given: Option<(&Name, Offered)>, now: SystemTime) {
+        let Some((version, offered)) = given else {
+            return self.receipts.book(|ledger| ledger.unenforce(workload, id, now));
+        };
+        let policies = self
+            .translator
+            .policies_of(workload)
+            .into_iter()
+            .map(|(key, generation)| (Topic::of_policy(&key), generation_name(generation)));
+        let policies = policies.collect();
+        self.receipts.book(|ledger| ledger.enforce(workload, id, (version, offered == Offered::Acked), policies, now));
+    }
+
+    /// A policy's version may be another though what it says is not: those who have it have that version too.
+    fn restate(&self, touched: &Touched) {
+        for key in touched.reports.iter().filter(|key| key.kind == Kind::SecurityPolicy) {
+            if let Some(report) = self.translator.report(key) {
+                self.receipts.book(|ledger| ledger.restate(&Topic::of_policy(key), &generation_name(report.generation)));
+            }
         }
     }
 
@@ -414,8 +461,10 @@ impl Index {
                     self.direct.remove(subject);
                 }
             }
-            if let Subject::Service(service) = subject {
-                self.release(id, service, now);
+            match subject {
+                Subject::Service(service) => self.release(id, service, now),
+                Subject::Workload(workload) => self.book_enforcer(id, workload, None, now),
+                Subject::Endpoints(_) | Subject::Address(_) | Subject::Host(_) | Subject::Trust => (),
             }
             self.forget_unwatched(subject);
             return;
@@ -451,13 +500,16 @@ impl Index {
     }
 
     fn answer(&self, id: ConnectionId, subject: &Subject, version: &Name, reason: Option<String>, now: SystemTime) {
-        let Subject::Service(service) = subject else { return };
         let node = self.members.get(&id).and_then(|member| member.node.clone());
         let refused = node.zip(reason);
         if let Some((node, reason)) = &refused {
-            tracing::warn!(%node, %service, %reason, "a proxy refused a service's state");
+            tracing::warn!(%node, %subject, %reason, "a proxy refused a state");
         }
-        self.receipts.book(|ledger| ledger.answer(service, version, id, refused, now));
+        self.receipts.book(|ledger| match subject {
+            Subject::Service(service) => ledger.answer(service, version, id, refused, now),
+            Subject::Workload(workload) => ledger.enforced(workload, version, id, refused, now),
+            Subject::Endpoints(_) | Subject::Address(_) | Subject::Host(_) | Subject::Trust => (),
+        });
     }
 
     fn alias_key(&self, id: ConnectionId, subject: &Subject) -> Option<AliasKey> {

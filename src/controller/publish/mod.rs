@@ -5,7 +5,8 @@
 //! connections concerned. There is no timer: a connection that can write does so at once, and for one that cannot the latest
 //! state of each resource waits. Events that have piled up are applied together.
 //!
-//! Nothing is served before the first list of every required kind is in.
+//! Nothing is served before the first list of every required kind is in, and fetching the keys of token issuers was tried: proxies
+//! that know keys from before are not told to forget them because the controller began anew.
 //!
 //! Reading order: [`Publisher`], `index`, [`outbox`], [`receipts`].
 
@@ -13,6 +14,7 @@ pub mod counters;
 mod index;
 pub mod outbox;
 pub mod receipts;
+pub mod topic;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -42,9 +44,10 @@ const COMMANDS_MAX: usize = 1_024;
 /// Events or commands taken in together.
 const BATCH: usize = 128;
 
-/// What a cluster's proxies cannot be served without. Pods say who answers at an endpoint: without them, a proxy would be told to
+/// What a cluster's proxies cannot be served without. SecurityPolicies say who may call; Pods say who answers at an endpoint: without them, a proxy would be told to
 /// speak plain text to a peer that can prove who it is.
-pub const REQUIRED_OF_CLUSTER: [Kind; 5] = [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::MeshService, Kind::TrafficPolicy];
+pub const REQUIRED_OF_CLUSTER: [Kind; 6] =
+    [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy];
 
 /// Names one stream of one proxy; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +89,7 @@ pub struct ProxyStanding {
 pub struct Publisher {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<bool>,
+    key_uris: watch::Receiver<BTreeSet<Name>>,
     receipts: Receipts,
     counters: Arc<Counters>,
     connections: Arc<AtomicU64>,
@@ -125,6 +129,7 @@ pub struct Task {
     events: mpsc::Receiver<SourceEvent>,
     commands: mpsc::Receiver<Command>,
     ready: watch::Sender<bool>,
+    key_uris: watch::Sender<BTreeSet<Name>>,
     counters: Arc<Counters>,
 }
 
@@ -136,13 +141,20 @@ impl Publisher {
         let (receipts, counters) = (Receipts::default(), Arc::new(Counters::default()));
         let index = Index::new(translator, required, receipts.clone(), counters.clone());
         let (ready, is_ready) = watch::channel(index.is_ready());
-        let task = Task { index, events, commands: inbox, ready, counters: counters.clone() };
-        (Self { commands, ready: is_ready, receipts, counters, connections: Arc::default() }, task)
+        let (wants_keys, key_uris) = watch::channel(BTreeSet::new());
+        let task = Task { index, events, commands: inbox, ready, key_uris: wants_keys, counters: counters.clone() };
+        (Self { commands, ready: is_ready, key_uris, receipts, counters, connections: Arc::default() }, task)
     }
 
     /// Turns true once the first lists are in and proxies are served; never false again.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
+    }
+
+    /// Where keys of token issuers are to be fetched. What comes of it goes in as [`SourceEvent::Keys`]; nothing is served before
+    /// each was tried once.
+    pub fn key_uris(&self) -> watch::Receiver<BTreeSet<Name>> {
+        self.key_uris.clone()
     }
 
     /// Which proxies run what.
@@ -189,9 +201,9 @@ impl Publisher {
         Ok((id, outbox))
     }
 
-    /// What a proxy said on its stream. That it took endpoints or its workload's state is nobody's concern.
+    /// What a proxy said on its stream. That it took endpoints is nobody's concern.
     pub(crate) async fn intake(&self, id: ConnectionId, mut intake: Vec<Intake>) -> Result<(), Stopped> {
-        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_) | Subject::Workload(_), _)));
+        intake.retain(|it| !matches!(it, Intake::Acked(Subject::Endpoints(_), _)));
         if intake.is_empty() { Ok(()) } else { self.send(Command::Intake(id, intake)).await }
     }
 
@@ -230,6 +242,13 @@ impl Task {
     fn apply(&mut self, events: &mut Vec<SourceEvent>) {
         let began = Instant::now();
         self.index.apply(events.drain(..), SystemTime::now());
+        if let Some(uris) = self.index.take_key_uris() {
+            self.key_uris.send_if_modified(|known| {
+                let is_news = *known != uris;
+                *known = uris;
+                is_news
+            });
+        }
         let mut told = false;
         for outbox in self.index.take_wakes() {
             outbox.wake();

@@ -22,6 +22,7 @@ use super::counters::Counters;
 use super::index::Index;
 use super::outbox::{Next, Outbox};
 use super::receipts::Receipts;
+use super::topic::Topic;
 use super::{Caller, ConnectionId, REQUIRED_OF_CLUSTER};
 use crate::source::SourceEvent;
 
@@ -35,6 +36,7 @@ pub(crate) fn apply(yaml: &str) -> Change {
         "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
         "MeshService" => Object::MeshService(serde_yaml::from_value(document).unwrap()),
         "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(document).unwrap()),
+        "SecurityPolicy" => Object::SecurityPolicy(serde_yaml::from_value(document).unwrap()),
         _ => unreachable!("no object of kind {kind}"),
     })
 }
@@ -249,7 +251,7 @@ fn nothing_is_said_before_the_first_list_of_every_required_kind_is_in() {
     mesh.subscribe(0, endpoints_of("cart"));
     mesh.subscribe(0, Subject::Service(id("ghost")));
     mesh.index.apply([listed(Kind::Service, &[service("cart", 1)])], now());
-    for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::Pod] {
+    for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
         mesh.list(&[kind]);
         mesh.settle();
         assert_eq!(mesh.proxies[0].pieces.len(), 0, "{kind} is not the last list");
@@ -317,7 +319,7 @@ fn receipts_follow_answers_and_subscriptions() {
     mesh.subscribe(1, Subject::Host("cart".into()));
     mesh.settle();
     let counts = |mesh: &Mesh| {
-        let receipt = mesh.receipts.of(&id("cart"));
+        let receipt = mesh.receipts.of(&Topic::Service(id("cart")));
         (receipt.subscribed, receipt.current, receipt.current_since.is_some())
     };
     assert_eq!(counts(&mesh), (2, 2, true));
@@ -449,7 +451,7 @@ proptest! {
         }
         for name in NAMES {
             let holders = mesh.proxies.iter().filter(|proxy| proxy.services.contains_key(&id(name))).count();
-            let receipt = mesh.receipts.of(&id(name));
+            let receipt = mesh.receipts.of(&Topic::Service(id(name)));
             prop_assert_eq!((receipt.subscribed, receipt.current), (holders, holders), "{}", name);
         }
         for index in 0..2 {
@@ -473,4 +475,66 @@ fn an_ended_outbox_says_so_to_its_writer() {
     outbox.end(ending.clone());
     outbox.end(Ending { code: 0, message: String::new() });
     assert!(matches!(outbox.poll_next(&mut context), Poll::Ready(Next::End(it)) if it == ending), "the first ending counts");
+}
+
+fn security(name: &str, generation: u8, spec: &str) -> String {
+    format!(
+        "{{apiVersion: leno.dev/v1alpha1, kind: SecurityPolicy, metadata: {{name: {name}, namespace: shop, generation: {generation}}}, \
+         spec: {spec}}}"
+    )
+}
+
+#[test]
+fn receipts_of_a_policy_count_the_proxies_that_enforce_it() {
+    let policy = |generation, spec| changed(&security("p", generation, spec));
+    let mut mesh = Mesh::listed(2, &[service("web", 1), slice("web", &[0, 1]), pod("web", 0, "v1"), pod("web", 1, "v2")]);
+    for index in 0..2 {
+        mesh.subscribe(index, Subject::Workload(WorkloadId::new("shop", format!("web-{index}"))));
+    }
+    mesh.settle();
+    let topic = Topic::Security(id("p"));
+    let receipt = |mesh: &Mesh| {
+        let receipt = mesh.receipts.of(&topic);
+        (receipt.version.as_deref().map(str::to_owned), receipt.subscribed, receipt.current)
+    };
+    assert_eq!(receipt(&mesh), (None, 0, 0));
+    mesh.index.apply([policy(1, "{authorization: [{}]}")], now());
+    assert_eq!(receipt(&mesh), (Some("1".into()), 2, 0), "nobody has answered yet");
+    mesh.settle();
+    assert_eq!(receipt(&mesh), (Some("1".into()), 2, 2));
+    mesh.index.apply([policy(2, "{authorization: [{}], action: Allow}")], now());
+    assert_eq!(receipt(&mesh), (Some("2".into()), 2, 2), "it says the same as before");
+    mesh.index.apply([policy(3, "{authorization: [{}], selector: {matchLabels: {version: v2}}}")], now());
+    mesh.settle();
+    assert_eq!(receipt(&mesh), (Some("3".into()), 1, 1));
+    mesh.reconnect(1);
+    assert_eq!(receipt(&mesh), (None, 0, 0), "nobody who enforces it is connected");
+    mesh.settle();
+    assert_eq!(receipt(&mesh), (Some("3".into()), 1, 1), "a proxy that says it has the current state needs no answer");
+    mesh.index.apply([policy(4, "{authorization: [{paths: ['/%']}]}")], now());
+    assert_eq!(receipt(&mesh), (Some("4".into()), 1, 1), "the last good state stays in force");
+}
+
+#[test]
+fn nothing_is_served_before_the_keys_of_issuers_were_tried() {
+    let mut mesh = Mesh::new(1);
+    let web = WorkloadId::new("shop", "web-0");
+    mesh.subscribe(0, Subject::Workload(web.clone()));
+    mesh.index.apply([listed(Kind::SecurityPolicy, &[security("p", 1, "{jwt: [{issuer: a, jwksUri: 'https://a.example/'}]}")])], now());
+    for kind in REQUIRED_OF_CLUSTER.into_iter().filter(|kind| ![Kind::SecurityPolicy, Kind::Pod].contains(kind)) {
+        mesh.list(&[kind]);
+    }
+    mesh.index.apply([listed(Kind::Pod, &[pod("web", 0, "v1")])], now());
+    assert!(!mesh.index.is_ready());
+    let uris = mesh.index.take_key_uris().unwrap();
+    mesh.settle();
+    assert!(mesh.proxies[0].workloads.is_empty());
+    mesh.index.apply(uris.into_iter().map(|uri| SourceEvent::Keys(uri, Ok("keys".into()))), now());
+    assert!(mesh.index.is_ready() && mesh.index.take_key_uris().is_none());
+    mesh.settle();
+    let workload = &mesh.proxies[0].workloads[&web];
+    assert_eq!(&*workload.others.authorization.issuers[0].keys, "keys");
+    mesh.index.apply([SourceEvent::Keys("https://a.example/".into(), Ok("newer".into()))], now());
+    mesh.settle();
+    assert_eq!(&*mesh.proxies[0].workloads[&web].others.authorization.issuers[0].keys, "newer");
 }

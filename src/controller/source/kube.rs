@@ -35,6 +35,7 @@ pub async fn run(client: Client, events: Sender<SourceEvent>, metrics: Arc<Metri
             source.watch::<Watched<api::k8s::Pod>>(),
             source.watch::<Lenient<api::MeshService>>(),
             source.watch::<Lenient<api::TrafficPolicy>>(),
+            source.watch::<Lenient<api::SecurityPolicy>>(),
         )
     };
     let _ended = cancel.run_until_cancelled(Box::pin(all)).await;
@@ -234,6 +235,7 @@ mod tests {
                 SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
                 SourceEvent::Changed(change) => format!("{change:?}"),
                 SourceEvent::Listed(kind, objects) => format!("{kind:?} listed {}", objects.len()),
+                SourceEvent::Keys(uri, _) => format!("keys of {uri}"),
             });
         }
         said

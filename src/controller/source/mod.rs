@@ -4,6 +4,7 @@ pub mod folder;
 pub mod kube;
 mod watchable;
 
+use leno_core::names::Name;
 use leno_translate::{Change, Kind};
 
 /// What a source says.
@@ -14,4 +15,6 @@ pub enum SourceEvent {
     Changed(Change),
     /// All objects of a kind, as they are now, as changes that apply them: what is absent is gone.
     Listed(Kind, Vec<Change>),
+    /// What came of fetching the keys of token issuers at a URL: a key set, or why there is none.
+    Keys(Name, Result<Name, String>),
 }

@@ -98,6 +98,18 @@ impl Watchable for Lenient<api::TrafficPolicy> {
     }
 }
 
+impl Watchable for Lenient<api::SecurityPolicy> {
+    const KIND: Kind = Kind::SecurityPolicy;
+
+    fn change(self) -> Change {
+        let key = self.key();
+        self.change(key, |mut object| {
+            object.metadata.managed_fields = None;
+            Object::SecurityPolicy(object)
+        })
+    }
+}
+
 /// An object whose metadata could be read, and the object itself if it could be too.
 #[derive(Clone, Debug)]
 pub(super) struct Lenient<T> {

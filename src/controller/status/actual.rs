@@ -47,6 +47,7 @@ impl Actual {
         match event {
             SourceEvent::Changed(change) => self.change(&mut state, change),
             SourceEvent::Listed(kind, changes) => self.list(&mut state, *kind, changes),
+            SourceEvent::Keys(..) => (),
         }
         let peers: BTreeSet<IpAddr> = state.slices.values().flatten().copied().collect();
         let dirty = !state.dirty.is_empty();
@@ -63,7 +64,7 @@ impl Actual {
 
     fn list(&self, state: &mut State, kind: Kind, changes: &[Change]) {
         match kind {
-            Kind::MeshService | Kind::TrafficPolicy => {
+            Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => {
                 let before: Vec<_> = state.statuses.keys().filter(|key| key.kind == kind).cloned().collect();
                 state.dirty.extend(before.iter().cloned());
                 state.statuses.retain(|key, _| key.kind != kind);
@@ -83,6 +84,10 @@ impl Actual {
             Change::Apply(Object::TrafficPolicy(object)) => {
                 let status = object.status.clone().map(|status| Status::TrafficPolicy(Box::new(status)));
                 state.set(Object::TrafficPolicy(object.clone()).key(), status);
+            }
+            Change::Apply(Object::SecurityPolicy(object)) => {
+                let status = object.status.clone().map(|status| Status::SecurityPolicy(Box::new(status)));
+                state.set(Object::SecurityPolicy(object.clone()).key(), status);
             }
             Change::Apply(Object::EndpointSlice(slice)) => {
                 let ours = *slice.namespace == *self.namespace && slice.service.as_deref() == Some(&*self.service);

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use leno_core::names::ServiceId;
 use leno_translate::ObjectKey;
 use tokio::sync::{Notify, broadcast};
 
 use super::receipts::{Line, Others, Standing, sum};
 use crate::publish::receipts::{Dirty, Receipts};
+use crate::publish::topic::Topic;
 
 /// Lines that another replica may be behind before it must read everything again.
 const LINES_MAX: usize = 4096;
@@ -24,7 +24,7 @@ pub struct Desk {
 
 #[derive(Debug, Default)]
 struct State {
-    own: BTreeMap<ServiceId, Line>,
+    own: BTreeMap<Topic, Line>,
     others: Others,
     pending: Dirty,
 }
@@ -40,19 +40,19 @@ impl Desk {
     pub async fn book(&self, receipts: &Receipts) {
         loop {
             let dirty = receipts.changed().await;
-            let lines = dirty.services.iter().map(|service| (service.clone(), Line::new(service, &receipts.of(service))));
+            let lines = dirty.topics.iter().map(|topic| (topic.clone(), Line::new(topic, &receipts.of(topic))));
             let lines: Vec<_> = lines.collect();
             self.work(|state| {
-                for (service, line) in lines {
+                for (topic, line) in lines {
                     // Nobody listening is fine: whoever comes later reads everything first.
                     let _listeners = self.lines.send(line.clone());
                     if line.subscribed == 0 {
-                        state.own.remove(&service);
+                        state.own.remove(&topic);
                     } else {
-                        state.own.insert(service, line);
+                        state.own.insert(topic, line);
                     }
                 }
-                state.pending.services.extend(dirty.services);
+                state.pending.topics.extend(dirty.topics);
                 state.pending.reports.extend(dirty.reports);
             });
         }
@@ -67,7 +67,7 @@ impl Desk {
     /// Books what another replica says.
     pub fn told(&self, replica: IpAddr, line: Line) {
         self.work(|state| {
-            state.pending.services.extend(line.service.parse::<ServiceId>().ok());
+            state.pending.topics.extend(line.topic.parse::<Topic>().ok());
             state.others.told(replica, line);
         });
     }
@@ -75,8 +75,8 @@ impl Desk {
     /// Forgets another replica.
     pub fn gone(&self, replica: IpAddr) {
         self.work(|state| {
-            let services = state.others.gone(replica);
-            state.pending.services.extend(services);
+            let topics = state.others.gone(replica);
+            state.pending.topics.extend(topics);
         });
     }
 
@@ -85,10 +85,10 @@ impl Desk {
         self.work(|state| state.pending.reports.extend(objects));
     }
 
-    /// How far all proxies are with `service`, whose present state is `version`.
-    pub fn standing(&self, service: &ServiceId, version: Option<&str>) -> Standing {
+    /// How far all proxies are with `topic`, whose present state is `version`.
+    pub fn standing(&self, topic: &Topic, version: Option<&str>) -> Standing {
         let state = self.lock();
-        sum(version, state.own.get(service).into_iter().chain(state.others.of(service)))
+        sum(version, state.own.get(topic).into_iter().chain(state.others.of(topic)))
     }
 
     /// Waits until there is something to look at, and takes it.
@@ -105,10 +105,10 @@ impl Desk {
 
     /// Books a receipt of this replica as [`Desk::book`] does.
     #[cfg(test)]
-    pub(super) fn own_for_test(&self, service: &ServiceId, line: Line) {
+    pub(super) fn own_for_test(&self, topic: &Topic, line: Line) {
         self.work(|state| {
             let _listeners = self.lines.send(line.clone());
-            state.own.insert(service.clone(), line);
+            state.own.insert(topic.clone(), line);
         });
     }
 
@@ -128,58 +128,59 @@ impl Desk {
     }
 }
 
-/// Objects by the service that they are for.
+/// Objects by what receipts about them are counted for.
 #[derive(Debug, Default)]
 pub struct Objects {
-    services: BTreeMap<ObjectKey, Option<ServiceId>>,
-    objects: BTreeMap<ServiceId, BTreeSet<ObjectKey>>,
+    topics: BTreeMap<ObjectKey, Option<Topic>>,
+    objects: BTreeMap<Topic, BTreeSet<ObjectKey>>,
 }
 
 impl Objects {
-    /// The object is there, for this service if it is for any.
-    pub fn set(&mut self, object: &ObjectKey, service: Option<&ServiceId>) {
-        if self.services.get(object).map(Option::as_ref) == Some(service) {
+    /// The object is there, with its topic if it has one.
+    pub fn set(&mut self, object: &ObjectKey, topic: Option<&Topic>) {
+        if self.topics.get(object).map(Option::as_ref) == Some(topic) {
             return;
         }
         self.remove(object);
-        self.services.insert(object.clone(), service.cloned());
-        if let Some(service) = service {
-            self.objects.entry(service.clone()).or_default().insert(object.clone());
+        self.topics.insert(object.clone(), topic.cloned());
+        if let Some(topic) = topic {
+            self.objects.entry(topic.clone()).or_default().insert(object.clone());
         }
     }
 
     /// The object is gone.
     pub fn remove(&mut self, object: &ObjectKey) {
-        let Some(Some(service)) = self.services.remove(object) else { return };
-        if let Some(objects) = self.objects.get_mut(&service) {
+        let Some(Some(topic)) = self.topics.remove(object) else { return };
+        if let Some(objects) = self.objects.get_mut(&topic) {
             objects.remove(object);
             if objects.is_empty() {
-                self.objects.remove(&service);
+                self.objects.remove(&topic);
             }
         }
     }
 
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.services.keys()
+        self.topics.keys()
     }
 
-    /// Those that are for `service`.
-    pub fn of(&self, service: &ServiceId) -> impl Iterator<Item = &ObjectKey> {
-        self.objects.get(service).into_iter().flatten()
+    /// Those whose topic is `topic`.
+    pub fn of(&self, topic: &Topic) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.get(topic).into_iter().flatten()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use leno_core::names::ServiceId;
     use leno_translate::Kind;
 
     use super::*;
 
     #[test]
-    fn an_object_is_found_by_the_service_it_is_for_now() {
+    fn an_object_is_found_by_what_it_is_counted_for_now() {
         let key = |name: &str| ObjectKey { kind: Kind::TrafficPolicy, namespace: "shop".into(), name: name.into() };
-        let (payment, cart) = (ServiceId::new("shop", "payment"), ServiceId::new("shop", "cart"));
+        let (payment, cart) = (Topic::Service(ServiceId::new("shop", "payment")), Topic::Service(ServiceId::new("shop", "cart")));
         let mut objects = Objects::default();
         objects.set(&key("a"), Some(&payment));
         objects.set(&key("b"), Some(&payment));

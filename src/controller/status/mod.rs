@@ -13,6 +13,7 @@ pub mod writer;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use leno_api::mesh_service::{EndpointCounts, MeshServiceStatus, VersionStatus};
+use leno_api::security_policy::SecurityPolicyStatus;
 use leno_api::status::{ACCEPTED, PROGRAMMED, ProxyStatus};
 use leno_api::traffic_policy::TrafficPolicyStatus;
 use leno_translate::Report;
@@ -26,6 +27,8 @@ pub enum Status {
     MeshService(Box<MeshServiceStatus>),
     /// A TrafficPolicy's.
     TrafficPolicy(Box<TrafficPolicyStatus>),
+    /// A SecurityPolicy's.
+    SecurityPolicy(Box<SecurityPolicyStatus>),
 }
 
 impl Status {
@@ -34,6 +37,7 @@ impl Status {
         match self {
             Self::MeshService(status) => &status.conditions,
             Self::TrafficPolicy(status) => &status.conditions,
+            Self::SecurityPolicy(status) => &status.conditions,
         }
     }
 }
@@ -45,6 +49,8 @@ pub enum Subject {
     MeshService,
     /// TrafficPolicy.
     TrafficPolicy,
+    /// SecurityPolicy.
+    SecurityPolicy,
 }
 
 /// The status that an object should have at `now`.
@@ -54,10 +60,13 @@ pub enum Subject {
 /// * `before`: the conditions it has; one whose status stays keeps its transition time.
 pub fn status_of(subject: Subject, report: &Report, standing: Option<&Standing>, before: &[Condition], now: Timestamp) -> Status {
     let proxies = standing.map(proxies);
-    let conditions = conditions(report, standing, before, now);
+    let conditions = conditions(subject, report, standing, before, now);
     match subject {
         Subject::TrafficPolicy => {
             Status::TrafficPolicy(Box::new(TrafficPolicyStatus { observed_generation: report.generation, proxies, conditions }))
+        }
+        Subject::SecurityPolicy => {
+            Status::SecurityPolicy(Box::new(SecurityPolicyStatus { observed_generation: report.generation, proxies, conditions }))
         }
         Subject::MeshService => Status::MeshService(Box::new(MeshServiceStatus {
             observed_generation: report.generation,
@@ -91,9 +100,9 @@ fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn conditions(report: &Report, standing: Option<&Standing>, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+fn conditions(subject: Subject, report: &Report, standing: Option<&Standing>, before: &[Condition], now: Timestamp) -> Vec<Condition> {
     let accepted = report.condition(ACCEPTED).is_some_and(|condition| condition.holds);
-    let (programmed, reason, message) = programmed(accepted, standing);
+    let (programmed, reason, message) = programmed(subject, accepted, standing);
     let told = report.conditions.iter().map(|it| (it.kind, it.holds, it.reason, it.message.clone()));
     told.chain([(PROGRAMMED, programmed, reason, message)])
         .map(|(kind, holds, reason, message)| {
@@ -112,21 +121,29 @@ fn conditions(report: &Report, standing: Option<&Standing>, before: &[Condition]
 }
 
 /// Whether every proxy concerned runs the object, a word for it, and a sentence.
-fn programmed(accepted: bool, standing: Option<&Standing>) -> (bool, &'static str, String) {
+fn programmed(subject: Subject, accepted: bool, standing: Option<&Standing>) -> (bool, &'static str, String) {
     let Some(standing) = standing.filter(|_| accepted) else {
         return (false, "NotAccepted", "The object is not in force, see Accepted.".to_owned());
     };
     let Standing { subscribed, current, refused, .. } = standing;
+    let (none, that) = match subject {
+        Subject::MeshService | Subject::TrafficPolicy => {
+            ("No proxy uses the service yet; each gets this configuration when it does.", "use the service")
+        }
+        Subject::SecurityPolicy => {
+            ("No pod that the policy is for has a connected proxy, so nothing enforces it yet. Inject the pods.", "enforce the policy")
+        }
+    };
     match (*subscribed, *current) {
-        (0, _) => (true, "NoProxies", "No proxy uses the service yet; each gets this configuration when it does.".to_owned()),
+        (0, _) => (true, "NoProxies", none.to_owned()),
         (subscribed, current) if subscribed == current => {
-            (true, "Programmed", format!("All proxies that use the service run this configuration: {subscribed}."))
+            (true, "Programmed", format!("All proxies that {that} run this configuration: {subscribed}."))
         }
         _ if *refused > 0 => {
             let example = standing.refusal.as_deref().unwrap_or("see the proxies' logs");
             (false, "Refused", format!("{refused} of {subscribed} proxies refused this configuration: {example}."))
         }
-        _ => (false, "Pending", format!("{current} of {subscribed} proxies that use the service run this configuration.")),
+        _ => (false, "Pending", format!("{current} of {subscribed} proxies that {that} run this configuration.")),
     }
 }
 

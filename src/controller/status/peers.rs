@@ -236,6 +236,7 @@ mod tests {
     use super::*;
     use crate::certificates::{Policy, renew};
     use crate::publish::receipts::Dirty;
+    use crate::publish::topic::Topic;
     use crate::tls;
 
     fn serving() -> Serving {
@@ -243,9 +244,9 @@ mod tests {
         Serving::new(renew(None, &policy, jiff::Timestamp::now()).unwrap()).unwrap()
     }
 
-    fn line(service: &str, current: usize) -> Line {
+    fn line(topic: &str, current: usize) -> Line {
         let (version, refusal) = (Some("1".into()), None);
-        Line { service: service.into(), version, subscribed: 2, current, current_since: None, refused: 0, refusal }
+        Line { topic: topic.into(), version, subscribed: 2, current, current_since: None, refused: 0, refusal }
     }
 
     fn reader(desk: &Arc<Desk>, serving: Serving, port: u16) -> Reader {
@@ -268,8 +269,8 @@ mod tests {
         port
     }
 
-    async fn waits_for(desk: &Desk, service: &ServiceId, current: usize) {
-        while desk.standing(service, Some("1")).current != current {
+    async fn waits_for(desk: &Desk, topic: &Topic, current: usize) {
+        while desk.standing(topic, Some("1")).current != current {
             let _dirty: Dirty = tokio::time::timeout(Duration::from_secs(10), desk.pending()).await.unwrap();
         }
     }
@@ -278,7 +279,7 @@ mod tests {
     async fn the_leader_hears_what_there_was_what_changes_and_that_a_replica_is_gone() {
         let (serving, cancel) = (serving(), CancellationToken::new());
         let (there, here) = (Arc::new(Desk::default()), Arc::new(Desk::default()));
-        let payment = ServiceId::new("shop", "payment");
+        let payment = Topic::Service(ServiceId::new("shop", "payment"));
         there.own_for_test(&payment, line("shop/payment", 1));
         let port = serve(&there, &serving, &cancel).await;
 

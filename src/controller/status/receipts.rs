@@ -1,24 +1,25 @@
-//! Receipts of all replicas, summed up: how many proxies use a service, and how many of them run its present state.
+//! Receipts of all replicas, summed up: how many proxies use a service or enforce a policy, and how many of them run
+//! its present state.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use leno_core::names::ServiceId;
 use serde::{Deserialize, Serialize};
 
 use crate::publish::receipts::Receipt;
+use crate::publish::topic::Topic;
 
-/// One replica's receipt for one service, as replicas tell each other.
+/// One replica's receipt, as replicas tell each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// `namespace/name`.
-    pub service: String,
+    /// What it is about, a [`Topic`].
+    pub topic: String,
     /// The state that is current at that replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Proxies that use the service there. None is the last that is said of a service.
+    /// Proxies that use the service there. None is the last that is said.
     pub subscribed: usize,
     /// Those of them that run that state.
     pub current: usize,
@@ -34,11 +35,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// What `receipt` says about `service`.
-    pub fn new(service: &ServiceId, receipt: &Receipt) -> Self {
+    /// What `receipt` says about `topic`.
+    pub fn new(topic: &Topic, receipt: &Receipt) -> Self {
         let timestamp = |time: SystemTime| Timestamp::try_from(time).ok();
         Self {
-            service: service.to_string(),
+            topic: topic.to_string(),
             version: receipt.version.as_deref().map(str::to_owned),
             subscribed: receipt.subscribed,
             current: receipt.current,
@@ -49,10 +50,10 @@ impl Line {
     }
 }
 
-/// How far all proxies are with one service.
+/// How far all proxies are with one service or policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Proxies that use the service.
+    /// Proxies that use the service or enforce the policy.
     pub subscribed: usize,
     /// Those of them that run its present state.
     pub current: usize,
@@ -71,26 +72,26 @@ pub struct Others {
 }
 
 impl Others {
-    /// Books what `replica` says about a service.
+    /// Books what `replica` says.
     pub fn told(&mut self, replica: IpAddr, line: Line) {
         let lines = self.replicas.entry(replica).or_default();
         if line.subscribed == 0 {
-            lines.remove(&line.service);
+            lines.remove(&line.topic);
         } else {
-            lines.insert(line.service.clone(), line);
+            lines.insert(line.topic.clone(), line);
         }
     }
 
-    /// Forgets `replica`: its proxies go elsewhere. Returns the services that it spoke of.
-    pub fn gone(&mut self, replica: IpAddr) -> Vec<ServiceId> {
+    /// Forgets `replica`: its proxies go elsewhere. Returns what it spoke of.
+    pub fn gone(&mut self, replica: IpAddr) -> Vec<Topic> {
         let lines = self.replicas.remove(&replica).unwrap_or_default();
-        lines.into_keys().filter_map(|service| service.parse().ok()).collect()
+        lines.into_keys().filter_map(|topic| topic.parse().ok()).collect()
     }
 
-    /// What the other replicas say about `service`.
-    pub fn of(&self, service: &ServiceId) -> impl Iterator<Item = &Line> {
-        let service = service.to_string();
-        self.replicas.values().filter_map(move |lines| lines.get(&service))
+    /// What the other replicas say about `topic`.
+    pub fn of(&self, topic: &Topic) -> impl Iterator<Item = &Line> {
+        let topic = topic.to_string();
+        self.replicas.values().filter_map(move |lines| lines.get(&topic))
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
 
     fn line(version: &str, subscribed: usize, current: usize, since: Option<i64>) -> Line {
         Line {
-            service: "shop/payment".into(),
+            topic: "shop/payment".into(),
             version: Some(version.into()),
             subscribed,
             current,
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_replica_that_is_gone_counts_no_more() {
-        let payment: ServiceId = "shop/payment".parse().unwrap();
+        let payment: Topic = "shop/payment".parse().unwrap();
         let (one, two): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let mut others = Others::default();
         others.told(one, line("1", 3, 3, None));

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
-use leno_api::{MeshService, TrafficPolicy};
+use leno_api::{MeshService, SecurityPolicy, TrafficPolicy};
 use leno_core::names::ServiceId;
 use leno_translate::{Kind, ObjectKey, Report, Translator};
 use leno_xds::encode::{encode_service, version};
@@ -21,6 +21,7 @@ use super::{Status, Subject, status_of};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::publish::receipts::Dirty;
+use crate::publish::topic::{Topic, generation_name};
 
 /// The owner of the fields of every status.
 const MANAGER: &str = "leno-controller";
@@ -52,6 +53,7 @@ struct Candidate {
     key: ObjectKey,
     subject: Subject,
     report: Report,
+    topic: Option<Topic>,
     version: Option<Arc<str>>,
 }
 
@@ -82,21 +84,23 @@ impl Writer {
     /// The objects concerned, with their reports as they are now. `None`: the publisher has ended.
     async fn candidates(&self, objects: &mut Objects, dirty: Dirty) -> Option<Vec<Candidate>> {
         let mut keys = dirty.reports;
-        keys.extend(dirty.services.iter().flat_map(|service| objects.of(service)).cloned());
+        keys.extend(dirty.topics.iter().flat_map(|topic| objects.of(topic)).cloned());
         let reports = self.publisher.query(move |translator| reports(translator, keys)).await.ok()?;
         let mut candidates = Vec::new();
         for (key, report) in reports {
             let subject = match key.kind {
                 Kind::MeshService => Subject::MeshService,
                 Kind::TrafficPolicy => Subject::TrafficPolicy,
+                Kind::SecurityPolicy => Subject::SecurityPolicy,
                 Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => continue,
             };
             let Some((report, version)) = report else {
                 objects.remove(&key);
                 continue;
             };
-            objects.set(&key, report.service.as_ref());
-            candidates.push(Candidate { key, subject, report, version });
+            let topic = topic(&key, &report);
+            objects.set(&key, topic.as_ref());
+            candidates.push(Candidate { key, subject, report, topic, version });
         }
         Some(candidates)
     }
@@ -123,8 +127,8 @@ impl Writer {
     }
 
     fn wanted(&self, candidate: &Candidate, now: Timestamp) -> Status {
-        let Candidate { key, subject, report, version } = candidate;
-        let standing = report.service.as_ref().map(|service| self.desk.standing(service, version.as_deref()));
+        let Candidate { key, subject, report, topic, version } = candidate;
+        let standing = topic.as_ref().map(|topic| self.desk.standing(topic, version.as_deref()));
         let before = self.actual.status(key);
         status_of(*subject, report, standing.as_ref(), before.as_ref().map_or(&[], Status::conditions), now)
     }
@@ -151,14 +155,16 @@ impl Writer {
     }
 }
 
-/// Reports on `keys` as they are now, with the present version of the service concerned.
+/// Reports on `keys` as they are now, with the present version of what receipts are counted for.
 #[expect(clippy::type_complexity, reason = "named once, at its only use")]
 fn reports(translator: &Translator, keys: BTreeSet<ObjectKey>) -> Vec<(ObjectKey, Option<(Report, Option<Arc<str>>)>)> {
     let version_of = |service: &ServiceId| translator.service(service).map(|service| version(&encode_service(&service)));
     keys.into_iter()
         .map(|key| {
             let report = translator.report(&key).map(|report| {
-                let version = report.service.as_ref().and_then(version_of);
+                let is_policy = key.kind == Kind::SecurityPolicy;
+                let of_policy = is_policy.then(|| generation_name(report.generation));
+                let version = of_policy.or_else(|| report.service.as_ref().and_then(version_of));
                 (report, version)
             });
             (key, report)
@@ -166,11 +172,22 @@ fn reports(translator: &Translator, keys: BTreeSet<ObjectKey>) -> Vec<(ObjectKey
         .collect()
 }
 
+/// What receipts about the object are counted for.
+fn topic(key: &ObjectKey, report: &Report) -> Option<Topic> {
+    match key.kind {
+        Kind::SecurityPolicy => Some(Topic::of_policy(key)),
+        Kind::MeshService | Kind::TrafficPolicy | Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => {
+            report.service.clone().map(Topic::Service)
+        }
+    }
+}
+
 /// The kind to patch, and the whole of what this manager wants of the object.
 fn applied(key: &ObjectKey, status: &Status) -> (ApiResource, Value) {
     let (resource, status) = match status {
         Status::MeshService(status) => (ApiResource::erase::<MeshService>(&()), json!(status)),
         Status::TrafficPolicy(status) => (ApiResource::erase::<TrafficPolicy>(&()), json!(status)),
+        Status::SecurityPolicy(status) => (ApiResource::erase::<SecurityPolicy>(&()), json!(status)),
     };
     let body = json!({
         "apiVersion": resource.api_version,

@@ -83,7 +83,7 @@ impl Server {
     async fn list_cart(&self) {
         self.feed(listed(Kind::Service, &[service("cart", 1)])).await;
         self.feed(listed(Kind::EndpointSlice, &[slice("cart", &[7])])).await;
-        for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::Pod] {
+        for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
             self.feed(listed(kind, &[])).await;
         }
         self.publisher.ready().wait_for(|ready| *ready).await.unwrap();
@@ -328,8 +328,8 @@ async fn a_refusal_reaches_the_receipts_with_its_reason() {
     };
     client.requests.send(Ok(Frame::data(leno_xds::frame::encode(&refusal)))).await.unwrap();
     let dirty = tokio::time::timeout(PATIENCE, server.publisher.receipts().changed()).await.unwrap();
-    assert!(dirty.services.contains(&id("cart")));
-    let receipt = server.publisher.receipts().of(&id("cart"));
+    assert!(dirty.topics.contains(&crate::publish::topic::Topic::Service(id("cart"))));
+    let receipt = server.publisher.receipts().of(&crate::publish::topic::Topic::Service(id("cart")));
     assert_eq!((receipt.subscribed, receipt.current, receipt.refused), (1, 0, 1));
     assert_eq!(receipt.refusals, [(WorkloadId::new("shop", "web-1"), "I do not like it".to_owned())]);
     assert_eq!(server.publisher.counters().refusals(), 1);

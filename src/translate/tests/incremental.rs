@@ -39,9 +39,9 @@ impl Everything {
         let services: Vec<_> = pairs(&SERVICES).into_iter().map(|(namespace, name)| ServiceId::new(namespace, name)).collect();
         let endpoints = services.iter().flat_map(|id| PORTS.map(|port| EndpointsId::new(id.clone(), port)));
         let workloads = pairs(&PODS).into_iter().map(|(namespace, name)| WorkloadId::new(namespace, name));
-        let reports = pairs(&OBJECTS)
-            .into_iter()
-            .flat_map(|(namespace, name)| [Kind::MeshService, Kind::TrafficPolicy].map(|kind| ObjectKey::new(kind, namespace, name)));
+        let reports = pairs(&OBJECTS).into_iter().flat_map(|(namespace, name)| {
+            [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy].map(|kind| ObjectKey::new(kind, namespace, name))
+        });
         let addresses =
             IPS.iter().flat_map(|ip| PORTS.map(|port| translator.find_address((ip.parse::<std::net::IpAddr>().unwrap(), port).into())));
         let hosts = HOSTS.iter().flat_map(|host| NAMESPACES.map(|namespace| translator.find_host(host, namespace)));
@@ -231,23 +231,26 @@ fn slice() -> impl Strategy<Value = Step> {
 }
 
 fn pod() -> impl Strategy<Value = Step> {
-    (namespace(), select(&PODS[..]), labels()).prop_map(|(namespace, name, labels)| {
-        let pod = k8s::Pod {
-            namespace: namespace.into(),
-            name: name.into(),
-            uid: "".into(),
-            labels,
-            annotations: k8s::Labels::default(),
-            owner: None,
-            ips: Box::default(),
-            phase: k8s::Phase::Running,
-            deleting: false,
-            host_network: false,
-            service_account: "default".into(),
-            ports: Box::default(),
-        };
-        applied(Change::Apply(Object::Pod(pod)), true)
-    })
+    let annotations = subsequence(vec![("leno.dev/injected", ""), ("leno.dev/exclude-inbound-ports", "80")], 0..3);
+    (namespace(), select(&PODS[..]), labels(), annotations, select(&["default", "pay"][..])).prop_map(
+        |(namespace, name, labels, annotations, account)| {
+            let pod = k8s::Pod {
+                namespace: namespace.into(),
+                name: name.into(),
+                uid: "".into(),
+                labels,
+                annotations: annotations.into_iter().collect(),
+                owner: None,
+                ips: Box::default(),
+                phase: k8s::Phase::Running,
+                deleting: false,
+                host_network: false,
+                service_account: account.into(),
+                ports: Box::default(),
+            };
+            applied(Change::Apply(Object::Pod(pod)), true)
+        },
+    )
 }
 
 /// An object of Leno's own kinds; every second one of a name is older than those of other names.
@@ -283,11 +286,39 @@ fn policy() -> impl Strategy<Value = Step> {
     own("TrafficPolicy", prop_oneof![5 => good, 1 => bad])
 }
 
+fn security() -> impl Strategy<Value = Step> {
+    let scope = select(
+        &[
+            "",
+            "selector: {matchLabels: {app: a}}, ",
+            "selector: {matchLabels: {version: v2}}, ",
+            "targetRef: {name: a}, ",
+            "targetRef: {name: m}, ",
+            "targetRef: {kind: Service, name: a}, ",
+            "targetRef: {kind: Service, name: b}, ",
+        ][..],
+    );
+    let mode = select(&["", "mtls: {mode: Strict}, ", "mtls: {mode: Permissive}, ", "mtls: {mode: Disabled}, "][..]);
+    let rules = select(
+        &[
+            "",
+            "authorization: [{from: [{namespace: ops}]}], ",
+            "authorization: [{ports: [80, 82]}, {ports: [8080]}], ",
+            "authorization: [{claims: {scope: [read]}}], action: Audit, ",
+            "authorization: [{}], action: Deny, ",
+        ][..],
+    );
+    let jwt =
+        select(&["", "", "jwt: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"EC\"}]}'}]", "jwt: [{issuer: b, jwksUri: 'https://b'}]"][..]);
+    let good = (scope, mode, rules, jwt).prop_map(|(scope, mode, rules, jwt)| (format!("{scope}{mode}{rules}{jwt}"), true));
+    own("SecurityPolicy", prop_oneof![5 => good, 1 => Just(("authorization: [{paths: ['/%']}]".to_owned(), false))])
+}
+
 fn workload() -> impl Strategy<Value = Step> {
     (namespace(), select(&["w0", "p0"][..]), select(&["a", "b"][..]), select(&["v1", "v2"][..]), select(&["80", "8080"][..])).prop_map(
         |(namespace, name, app, version, port)| {
             let yaml = format!(
-                "{{kind: Workload, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, version: {version}}}}}, spec: {{ports: [{{port: {port}}}]}}}}"
+                "{{kind: Workload, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, version: {version}}}, annotations: {{leno.dev/injected: ''}}}}, spec: {{ports: [{{port: {port}}}]}}}}"
             );
             applied(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), true)
         },
@@ -295,9 +326,11 @@ fn workload() -> impl Strategy<Value = Step> {
 }
 
 fn unreadable() -> impl Strategy<Value = Step> {
-    (namespace(), select(&OBJECTS[..]), select(&[Kind::MeshService, Kind::TrafficPolicy][..])).prop_map(|(namespace, name, kind)| {
-        applied(Change::Unreadable { key: ObjectKey::new(kind, namespace, name), generation: Some(9), error: "no".into() }, false)
-    })
+    (namespace(), select(&OBJECTS[..]), select(&[Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy][..])).prop_map(
+        |(namespace, name, kind)| {
+            applied(Change::Unreadable { key: ObjectKey::new(kind, namespace, name), generation: Some(9), error: "no".into() }, false)
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -307,6 +340,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => pod(),
         4 => mesh(),
         4 => policy(),
+        4 => security(),
         2 => workload(),
         1 => unreadable(),
         4 => (0..20_usize).prop_map(Step::Delete),

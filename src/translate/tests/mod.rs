@@ -1,6 +1,7 @@
 //! Tests of the whole translation: objects as people write them in, model and reports out.
 
 mod endpoints;
+mod guards;
 mod incremental;
 mod policies;
 mod reports;
@@ -84,6 +85,7 @@ pub(crate) fn change(document: Value) -> Change {
         "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
         "MeshService" => Object::MeshService(serde_yaml::from_value(with_version(document)).unwrap()),
         "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(with_version(document)).unwrap()),
+        "SecurityPolicy" => Object::SecurityPolicy(serde_yaml::from_value(with_version(document)).unwrap()),
         "Workload" => Object::Workload(serde_yaml::from_value(with_version(document)).unwrap()),
         _ => panic!("no object of kind {kind}"),
     };

@@ -103,6 +103,7 @@ pub fn decode(value: &Value) -> Option<Result<Object, (String, String)>> {
         }
         ("leno.dev/v1alpha1", "MeshService") => typed(value).map(Object::MeshService),
         ("leno.dev/v1alpha1", "TrafficPolicy") => typed(value).map(Object::TrafficPolicy),
+        ("leno.dev/v1alpha1", "SecurityPolicy") => typed(value).map(Object::SecurityPolicy),
         ("leno.dev/v1alpha1", "Workload") => typed(value).map(Object::Workload),
         _ => return None,
     })
@@ -184,7 +185,7 @@ impl Reader {
         match decode(&value) {
             None => {
                 let message = format!(
-                    "{} {} is left out: the mesh reads Service, EndpointSlice, Pod, MeshService, TrafficPolicy and Workload",
+                    "{} {} is left out: the mesh reads Service, EndpointSlice, Pod, MeshService, TrafficPolicy, SecurityPolicy and Workload",
                     text(&value, "kind"),
                     text(&value["metadata"], "name")
                 );

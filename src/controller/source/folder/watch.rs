@@ -127,7 +127,9 @@ mod tests {
         match event {
             SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
             SourceEvent::Changed(Change::Delete(key)) => format!("delete {key}"),
-            other @ (SourceEvent::Changed(Change::Unreadable { .. }) | SourceEvent::Listed(..)) => panic!("{other:?}"),
+            other @ (SourceEvent::Changed(Change::Unreadable { .. }) | SourceEvent::Listed(..) | SourceEvent::Keys(..)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
