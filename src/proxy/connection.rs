@@ -92,7 +92,7 @@ pub(crate) enum Met {
     /// HTTP/2.
     Http2(Box<Connection>),
     /// Bytes to be carried as they are, to the other end if it has been dialled already.
-    Opaque(Box<Connection>, Option<Dialled>),
+    Opaque(Box<Connection>, Option<Box<Dialled>>),
 }
 
 /// Carries one accepted connection to its end.
@@ -275,7 +275,7 @@ async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> 
         _ = connection.io.readable() => false,
     };
     if server_speaks {
-        return Some(Met::Opaque(connection, Some(dialled)));
+        return Some(Met::Opaque(connection, Some(Box::new(dialled))));
     }
     // It may still be a proxy of the mesh: one whose first message was late on the way.
     let mut connection = match Box::pin(admit(connection, protocol)).await? {
@@ -291,10 +291,10 @@ async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> 
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http1 => return Some(Met::Http1(connection)),
             Verdict::Http2 => return Some(Met::Http2(connection)),
-            Verdict::Opaque => return Some(Met::Opaque(connection, Some(dialled))),
+            Verdict::Opaque => return Some(Met::Opaque(connection, Some(Box::new(dialled)))),
             Verdict::NeedMore => match timeout(wait, connection.read_first()).await {
                 Ok(Ok(1..)) => {}
-                Ok(Ok(0)) | Err(_) => return Some(Met::Opaque(connection, Some(dialled))),
+                Ok(Ok(0)) | Err(_) => return Some(Met::Opaque(connection, Some(Box::new(dialled)))),
                 Ok(Err(_)) => return None,
             },
         }
@@ -359,7 +359,7 @@ impl Connection {
             access: decided.access(),
             peer: self.peer,
             upstream: Some(dialled.address),
-            secured: dialled.secured.clone().or_else(|| self.secured()).as_ref(),
+            secured: dialled.secured.as_deref().or(self.secured().as_ref()),
             reason: carried.cut.as_ref().map(|_| "cut"),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,

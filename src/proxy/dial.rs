@@ -25,7 +25,7 @@ pub(crate) struct Dialled {
     pub(crate) address: SocketAddr,
     pub(crate) labels: Rc<Destination>,
     /// Who is at both ends, where it is mutual TLS.
-    pub(crate) secured: Option<Secured>,
+    pub(crate) secured: Option<Box<Secured>>,
     _in_flight: Option<InFlight>,
 }
 
@@ -54,7 +54,7 @@ impl DialFailure {
 }
 
 /// Carries the connection as it is, to `dialled` or to whom its side says.
-pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Dialled>) {
+pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<Dialled>>) {
     let Admission { refusal, decided, .. } = authorization::of_connection(&connection);
     if let Some(refusal) = refusal {
         return refuse(&connection, &DialFailure::refused(&connection, refusal), &decided);
@@ -62,7 +62,7 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Dial
     let dialled = match dialled {
         Some(dialled) => dialled,
         None => match Box::pin(dial(&connection)).await {
-            Ok(dialled) => dialled,
+            Ok(dialled) => Box::new(dialled),
             Err(failure) => return refuse(&connection, &failure, &decided),
         },
     };
@@ -108,7 +108,7 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
                 let address = endpoint.peer.address();
                 match dial_peer(&endpoint.peer, Inner::Tcp, context).await {
                     Ok(io) => {
-                        let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security);
+                        let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
                         return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, _in_flight: Some(in_flight) });
                     }
                     Err(error) => {
@@ -197,7 +197,7 @@ pub(crate) async fn pass_through(io: Io, peer: SocketAddr, address: SocketAddr, 
     let labels = Rc::new(Destination { service: None, version: None, route: None });
     let connection = Connection::new(io, peer, Side::Explicit, context);
     match Io::dial(address).await {
-        Ok(io) => Some(Met::Opaque(connection, Some(Dialled::outside(io, address, labels)))),
+        Ok(io) => Some(Met::Opaque(connection, Some(Box::new(Dialled::outside(io, address, labels))))),
         Err(error) => {
             tracing::debug!(%error, %address, "cannot reach an address outside the mesh");
             refuse(&connection, &DialFailure { refusal: Refusal::ConnectFailed, labels }, &Decided::default());

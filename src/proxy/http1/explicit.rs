@@ -122,7 +122,7 @@ pub(super) async fn go_on(connection: Box<Connection>, next: Box<Next>) {
         NextTo::Service(service, port) => outbound(connection.io, connection.peer, service, port, first, connection.context).await,
         NextTo::Outside(dialled) => {
             let connection = Connection { first, side: Side::Explicit, ..*connection };
-            Some(Met::Opaque(Box::new(connection), Some(dialled)))
+            Some(Met::Opaque(Box::new(connection), Some(Box::new(dialled))))
         }
     };
     if let Some(met) = met {

@@ -243,7 +243,7 @@ mod tests {
         for line in [
             format!(r#"leno_requests_total{{{labels},version="v1",route="r",protocol="http1",mtls="false",code="2xx"}} 2"#),
             format!(r#"leno_requests_total{{{labels},version="v2",route="r",protocol="http1",mtls="false",code="5xx"}} 1"#),
-            format!(r#"leno_request_duration_seconds_count{{{labels},version="v1",route="r",protocol="http1"}} 2"#),
+            format!(r#"leno_request_duration_seconds_count{{{labels},version="v1",route="r",protocol="http1",mtls="false"}} 2"#),
             r#"leno_errors_total{direction="outbound",reason="no-endpoint"} 1"#.to_owned(),
         ] {
             assert!(page.lines().any(|have| have == line), "{line}\nis missing in\n{page}");

@@ -344,3 +344,14 @@ impl Write for Out<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside it, a resting connection keeps its peer's certificate and the 4 KiB that rustls reads records into.
+    #[test]
+    fn a_resting_connection_is_small() {
+        assert!(size_of::<TlsStream>() <= 2048, "{}", size_of::<TlsStream>());
+    }
+}
