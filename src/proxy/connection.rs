@@ -284,7 +284,7 @@ async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> 
         (connection, Came::Plain | Came::Silent) => connection,
     };
     if protocol != Protocol::Detect {
-        return Some(Met::Opaque(connection, Some(dialled)));
+        return Some(Met::Opaque(connection, Some(Box::new(dialled))));
     }
     let wait = connection.context.settings.detect_timeout;
     loop {
