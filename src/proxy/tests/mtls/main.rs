@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod authority;
+mod authorized;
 mod carried;
 mod held;
 mod modes;
