@@ -25,8 +25,13 @@ impl Client {
 
     /// Sends `GET target` with further header lines (each ending in CRLF); gives the answer.
     pub(crate) fn get(&mut self, target: &str, fields: &str) -> Answer {
+        self.ask("GET", target, fields)
+    }
+
+    /// The same with another method.
+    pub(crate) fn ask(&mut self, method: &str, target: &str, fields: &str) -> Answer {
         let host = target.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or("payment");
-        write!(self.0.get_mut(), "GET {target} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n").unwrap();
+        write!(self.0.get_mut(), "{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n").unwrap();
         let head = self.head();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no status in {head:?}"));
         let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|it| it.trim().to_owned()));

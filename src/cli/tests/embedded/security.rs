@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVers
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::apps;
-use crate::client::get;
+use crate::client::{Client, get};
 use crate::harness::{Mesh, PATIENCE, service, workload};
 
 /// A workload of a service account.
@@ -59,6 +59,63 @@ fn workloads_call_each_other_over_mutual_tls_and_strangers_plainly() {
     assert!(ready.starts_with("ready\nspiffe://cluster.local/ns/shop/sa/pay until 20"), "{ready}");
     let expiry = "leno_certificate_expiry_timestamp_seconds{identity=\"spiffe://cluster.local/ns/shop/sa/pay\"}";
     assert!(metrics(&mesh, "shop/payment").contains(expiry));
+}
+
+/// A SecurityPolicy; `spec` is its spec.
+fn policy(name: &str, spec: &str) -> String {
+    format!("---\napiVersion: leno.dev/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n{spec}")
+}
+
+/// What `caller` is answered by payment: status and body.
+fn asked(mesh: &Mesh, caller: &str, method: &str, path: &str) -> (u16, String) {
+    let answer = Client::to(mesh.outbound(caller)).ask(method, &format!("http://payment{path}"), "");
+    (answer.status, answer.body)
+}
+
+#[test]
+fn a_strict_service_takes_only_the_calls_that_its_policies_allow() {
+    let mesh = Mesh::up(&shop());
+    assert_eq!(asked(&mesh, "shop/web", "GET", "/pay/1"), (200, "paid".to_owned()), "without a policy everybody may");
+    let allow = "  targetRef: {kind: Service, name: payment}\n  mtls: {mode: Strict}\n  authorization:\n  - from: [{serviceAccount: orders}]\n    methods: [GET]\n    paths: [/pay/*]\n";
+    mesh.write("policy.yaml", &policy("payment", allow));
+    let refused = (403, "access denied".to_owned());
+    mesh.until("the policy is in force", |mesh| asked(mesh, "shop/web", "GET", "/pay/1") == refused);
+    for (caller, method, path, expected) in [
+        ("shop/orders", "GET", "/pay/1", (200, "paid".to_owned())),
+        ("shop/orders", "GET", "/pay", (200, "paid".to_owned())),
+        ("shop/orders", "GET", "/refund", refused.clone()),
+        ("shop/orders", "GET", "/pay/../refund", refused.clone()),
+        ("shop/orders", "DELETE", "/pay/1", refused.clone()),
+        ("shop/web", "GET", "/pay/1", refused.clone()),
+    ] {
+        assert_eq!(asked(&mesh, caller, method, path), expected, "{caller} {method} {path}");
+    }
+
+    let outside = get(mesh.service("shop/payment", 80), "/pay/1", "");
+    assert!(matches!(outside.status, 502 | 503), "who is outside the mesh proves nothing: {outside:?}");
+    let mut plain = TcpStream::connect(inbound(&mesh, "shop/payment")).unwrap();
+    plain.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answered = plain.write_all(b"GET /pay/1 HTTP/1.1\r\nhost: payment\r\n\r\n").and_then(|()| plain.read(&mut [0; 1]));
+    assert!(!matches!(answered, Ok(1..)), "plain text is refused without a word");
+
+    mesh.remove("policy.yaml");
+    mesh.until("the policy is gone", |mesh| get(mesh.service("shop/payment", 80), "/pay/1", "").status == 200);
+    assert_eq!(asked(&mesh, "shop/web", "DELETE", "/refund").0, 200);
+}
+
+#[test]
+fn policies_name_the_ports_that_the_app_itself_listens_on() {
+    let app = apps::http("paid", Duration::ZERO);
+    let shop = [service("payment"), account("payment", "pay", app), account("web", "web", apps::nobody())].concat();
+    let deny = |port: u16| {
+        let spec = format!(
+            "  selector: {{matchLabels: {{app: payment}}}}\n  action: Deny\n  authorization:\n  - from: [{{serviceAccount: web}}]\n    ports: [{port}]\n"
+        );
+        policy("payment", &spec)
+    };
+    let mesh = Mesh::up(&[shop, deny(app.port())].concat());
+    assert_eq!(asked(&mesh, "shop/web", "GET", "/").0, 403);
+    assert_eq!(get(mesh.service("shop/payment", 80), "/", "").status, 200, "others may");
 }
 
 /// Takes any certificate and keeps it.
