@@ -81,7 +81,7 @@ fn no_spelling_gets_past_a_denied_path_and_the_app_sees_the_one_that_was_judged(
     ] {
         assert_eq!(client.ask(&request("GET", target, "")).status(), 403, "{target}");
     }
-    for target in ["/x%2F..%2Fadmin", "/x/..;/admin", "/..\\admin", "/admin%00", "/admi%6", "/%c0%afadmin"] {
+    for target in ["/x%2F..%2Fadmin", "/x/..;/admin", "/..\\admin", "/admin%00", "/admin%6", "/%c0%afadmin"] {
         let refused = client.ask(&request("GET", target, ""));
         assert_eq!((refused.status(), refused.body()), (400, "servers could read this path in more than one way\n"), "{target}");
     }
