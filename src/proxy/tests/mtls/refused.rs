@@ -12,7 +12,7 @@ use crate::authority::{Authority, Life, PAYMENT, WEB, self_signed};
 use crate::peers;
 use crate::proxies::{counted, endpoint, eventually_counted, inbound, outbound, pair};
 use crate::stranger::{self, client_config};
-use crate::support::{Message, Peer, Server, eventually, nowhere};
+use crate::support::{Message, PATIENCE, Peer, Server, eventually, nowhere};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: payment\r\n\r\n";
 
@@ -96,8 +96,9 @@ fn a_resumed_session_is_refused_once_the_certificate_it_was_made_with_has_expire
     let (callee, at_app) = inbound(app.address, &authority, Mode::Strict, Protocol::Http);
     let (certified, _) = authority.certified(&[WEB], Life::For(4));
     let config = client_config("leno/http", Some(certified), &rustls::version::TLS13);
-    let mut resumed = 0;
+    let (mut resumed, end) = (0, std::time::Instant::now() + PATIENCE);
     let refused = loop {
+        assert!(std::time::Instant::now() < end, "it is let in for ever");
         let mut client = stranger::dial(at_app, config.clone());
         let _early = client.write_all(GET.as_bytes());
         let answered = stranger::head(&mut client);
