@@ -11,6 +11,7 @@ use leno_core::route::{self, Backend, Decision, Rule, Trace};
 use leno_core::service::{Protocol, Service};
 use leno_translate::Translator;
 
+use super::access::accesses;
 use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
 use super::question::{Question, Scheme};
 use super::similar::similar;
@@ -41,6 +42,7 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         judged: Vec::new(),
         route: None,
         destinations: Vec::new(),
+        access: Vec::new(),
         timeout: None,
         balancer: None,
         notes: Vec::new(),
@@ -125,8 +127,12 @@ impl Answer<'_> {
             Carried::Not(answer) => Explanation { destinations: vec![nobody(answer)], ..base },
             Carried::ByRequest => self.request(base),
         };
-        let refused = explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
-        Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, ..explanation }
+        let by_request = matches!(self.carried(), Carried::ByRequest);
+        let namespace = &self.service.id.namespace;
+        let access = accesses(self.translator, self.question, namespace, &explanation.destinations, by_request);
+        let denied = access.iter().any(|access| !access.allowed);
+        let refused = denied || explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
+        Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, access, ..explanation }
     }
 
     fn port(&self) -> u16 {

@@ -27,6 +27,9 @@ pub struct Explanation {
     /// Where the request may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
+    /// Whether the pods that may take it let the caller pass; none where no policy says anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
     /// How long it may take; none is unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
@@ -109,6 +112,23 @@ pub struct Destination {
     /// What the proxy answers itself, when nobody may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+}
+
+/// What some pods say to the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Whether it may pass.
+    pub allowed: bool,
+    /// By whom that is decided, in words.
+    pub words: String,
+    /// Whether callers must prove who they are.
+    pub mode: String,
+    /// Every rule that was judged, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<String>,
+    /// The pods.
+    pub workloads: Vec<String>,
 }
 
 /// One endpoint that may take the request.

@@ -3,6 +3,7 @@
 //! [`question`] reads the command line, [`answer`] asks [`leno_core::route::decide`] and keeps its trace as an
 //! [`explanation`], [`text`] puts that into words. The objects come from a folder ([`leno_controller::source::folder`]) or from a cluster ([`cluster`]).
 
+mod access;
 pub mod answer;
 pub mod cluster;
 pub mod explanation;
@@ -12,13 +13,14 @@ pub mod text;
 mod words;
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use leno_controller::source::folder::{self, Folder};
-use leno_core::names::WorkloadId;
+use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 use leno_translate::{Defaults, Translator};
 
 use explanation::Outcome;
@@ -43,6 +45,15 @@ pub struct Arguments {
     /// The workload that sends it: short host names are of its namespace [default: the namespace `default`]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     from: Option<WorkloadId>,
+    /// Who the caller proves to be, as a service account [default: that of the workload of --from, if it is known]
+    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT")]
+    identity: Option<ServiceId>,
+    /// Address that its connection comes from, for rules with ipBlock
+    #[arg(long, value_name = "ADDRESS")]
+    from_ip: Option<IpAddr>,
+    /// A claim of its verified token; may be given several times, also for one name
+    #[arg(long = "jwt-claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(Name, Name)>,
     /// Explain from the manifests in this folder (or file) instead of the cluster that kubectl talks to
     #[arg(short, long, value_name = "DIR")]
     file: Option<PathBuf>,
@@ -65,13 +76,28 @@ enum Format {
     Json,
 }
 
+fn claim(text: &str) -> Result<(Name, Name), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as scope=read")?;
+    Ok((name.into(), value.into()))
+}
+
 /// Explains, and says by the exit code whether an endpoint takes the request.
 ///
 /// # Errors
 /// When the arguments, the folder or the cluster cannot be read.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let question = Question::new(&arguments.method, &arguments.url, &arguments.headers, arguments.from.as_ref())?;
-    let mut translator = Translator::new(Defaults::new(&arguments.cluster_domain));
+    let mut question = Question::new(&arguments.method, &arguments.url, &arguments.headers, arguments.from.as_ref())?;
+    let defaults = Defaults::new(&arguments.cluster_domain);
+    question.identity = arguments.identity.as_ref().map(|account| Identity {
+        trust_domain: defaults.trust_domain.clone(),
+        namespace: account.namespace.clone(),
+        service_account: account.name.clone(),
+    });
+    question.source = arguments.from_ip.unwrap_or(question.source);
+    for (name, value) in &arguments.claims {
+        question.claims.entry(name.clone()).or_default().push(value.clone());
+    }
+    let mut translator = Translator::new(defaults);
     match &arguments.file {
         Some(path) => read_folder(path, &mut translator)?,
         None => cluster::read(&question, &mut translator)?,

@@ -1,7 +1,10 @@
 //! The request to explain, as the command line gives it.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use http::Uri;
-use leno_core::names::{Name, WorkloadId};
+use leno_core::authorize::Claims;
+use leno_core::names::{Identity, Name, WorkloadId};
 use leno_core::request::Caller;
 use serde::Serialize;
 
@@ -28,6 +31,12 @@ pub struct Question {
     pub headers: Vec<(String, String)>,
     /// Who sends it.
     pub from: Option<WorkloadId>,
+    /// Who it proves to be, if somebody says so.
+    pub identity: Option<Identity>,
+    /// Where its connection comes from.
+    pub source: IpAddr,
+    /// Claims of its verified token.
+    pub claims: Claims,
 }
 
 /// What is spoken.
@@ -101,6 +110,9 @@ impl Question {
             query: uri.query().unwrap_or_default().to_owned(),
             headers: fields,
             from: from.cloned(),
+            identity: None,
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            claims: Claims::new(),
         })
     }
 

@@ -47,6 +47,13 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for destination in &it.destinations {
         destination_lines(destination, f)?;
     }
+    for access in &it.access {
+        writeln!(f, "mutual TLS    {}", access.mode)?;
+        for (index, judged) in access.judged.iter().enumerate() {
+            writeln!(f, "{:<14}{judged}", if index == 0 { "rules" } else { "" })?;
+        }
+        writeln!(f, "access        {} (at {})", access.words, access.workloads.join(", "))?;
+    }
     match &it.timeout {
         Some(timeout) => writeln!(f, "timeout       {}, set by {}; then 504", timeout.after, timeout.set_by)?,
         None => writeln!(f, "timeout       none")?,
@@ -56,6 +63,9 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     match it.outcome {
         Outcome::Routed => writeln!(f, "outcome       an endpoint takes it"),
+        Outcome::Refused if it.access.iter().any(|access| !access.allowed) => {
+            writeln!(f, "outcome       not every pod lets the caller pass, see access")
+        }
         Outcome::Refused if it.destinations.iter().any(|destination| !destination.endpoints.is_empty() && destination.drawn.is_none()) => {
             writeln!(f, "outcome       some of such requests are taken by no endpoint, see above")
         }
