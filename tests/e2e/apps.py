@@ -69,6 +69,18 @@ def mesh_service(name, *versions, **spec):
     return leno("MeshService", name, **listed, **spec)
 
 
+def security_policy(name, *authorization, target=None, mode=None, **spec):
+    """Who may call: rules of `authorization`, and a mode of mTLS."""
+    spec |= {"targetRef": {"kind": "Service", "name": target}} if target else {}
+    spec |= {"mtls": {"mode": mode}} if mode else {}
+    spec |= {"authorization": list(authorization)} if authorization else {}
+    return leno("SecurityPolicy", name, **spec)
+
+
+def service_account(name):
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
 def traffic_policy(name, *routes, target=None, **spec):
     routes = {"routes": list(routes)} if routes else {}
     return leno("TrafficPolicy", name, targetRef={"kind": "MeshService", "name": target or name}, **routes, **spec)

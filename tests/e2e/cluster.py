@@ -33,6 +33,7 @@ KINDS = {
     "CustomResourceDefinition": ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
     "MeshService": ("leno.dev/v1alpha1", "meshservices"),
     "TrafficPolicy": ("leno.dev/v1alpha1", "trafficpolicies"),
+    "SecurityPolicy": ("leno.dev/v1alpha1", "securitypolicies"),
 }
 ANSWERS_TWICE_SAFELY = {"GET", "PATCH", "DELETE"}
 
@@ -252,6 +253,13 @@ class Namespace:
         """One request from a pod: the server's answer, which says what arrived."""
         return json.loads(self.app(pod, "get", url, "-print", *args))
 
+    def dial(self, pod, target, *args, pem=None):
+        """What each connection of the test application's `dial` met; `pem` is a certificate and its key, to show over TLS."""
+        words = ["-i"] if pem else []
+        shown = ["-tls", "-pem", "-"] if pem else []
+        out = kubectl("exec", *words, "-n", self.name, pod, "--", "/testapp", "dial", target, *shown, *args, stdin=pem)
+        return [json.loads(line) for line in out.splitlines()]
+
     def await_reply(self, pod, url, *args):
         """Waits until the URL answers 200: a Service just made needs a moment to reach DNS and kube-proxy."""
         self.app(pod, "http-wait", url, "-for", "30s", *args)
@@ -263,6 +271,29 @@ class Namespace:
     def follow_log(self, pod, container):
         """The lines of a container's log, until it ends."""
         return self.api.stream(path_of("Pod", self.name, pod, "log") + f"?container={container}&follow=true")
+
+    def access_log(self, pod, container="leno-proxy", **wanted):
+        """The lines of a sidecar's access log that have these values."""
+        lines = [json.loads(line) for line in self.log(pod, container).splitlines() if line.startswith('{"time"')]
+        return [line for line in lines if all(line.get(field) == value for field, value in wanted.items())]
+
+    def metric(self, pod, name, **labels):
+        """The sum of a counter's series that have these labels; 0 when there is none."""
+        total = 0.0
+        for line in self.metrics(pod).splitlines():
+            found = re.match(rf"{name}(?:{{(.*)}})? (\S+)$", line)
+            if found and all(f'{label}="{value}"' in (found[1] or "") for label, value in labels.items()):
+                total += float(found[2])
+        return total
+
+    def pod_of(self, selector):
+        """The name of the one pod that is chosen so and is to stay."""
+        pods = [it for it in self.list("Pod", selector) if "deletionTimestamp" not in it["metadata"]]
+        assert len(pods) == 1, f"want one pod {selector}, found {[it['metadata']['name'] for it in pods]}"
+        return pods[0]["metadata"]["name"]
+
+    def address(self, pod):
+        return self.get("Pod", pod)["status"]["podIP"]
 
     def metrics(self, pod, port=15120):
         """The metrics page of a pod's sidecar, fetched by the API server."""

@@ -12,7 +12,7 @@ from cluster import Api, Namespace, kubectl, slug
 INJECTED = {"leno.dev/inject": "enabled"}
 LOGS = Path(os.environ.get("LENO_E2E_LOGS") or tempfile.mkdtemp(prefix="leno-e2e-logs-"))
 # Files whose tests disturb the others' traffic or end the mesh come last.
-LAST = ["test_availability.py", "test_lifecycle.py"]
+LAST = ["test_renewal.py", "test_availability.py", "test_lifecycle.py"]
 
 
 def pytest_collection_modifyitems(items):
@@ -90,8 +90,8 @@ def keep_logs(folder, namespace):
     def keep(file, *command):
         (folder / file).write_text(kubectl(*command, check=False))
 
-    keep("objects.yaml", "get", "-n", namespace.name, "-o", "yaml", "pods,services,endpointslices,meshservices,trafficpolicies,events")
-    keep("describe.txt", "describe", "-n", namespace.name, "pods,meshservices,trafficpolicies")
+    keep("objects.yaml", "get", "-n", namespace.name, "-o", "yaml", "pods,services,endpointslices,meshservices,trafficpolicies,securitypolicies,events")
+    keep("describe.txt", "describe", "-n", namespace.name, "pods,meshservices,trafficpolicies,securitypolicies")
     keep("controller.txt", "logs", "-n", "leno-system", "-l", "app.kubernetes.io/name=leno-controller", "--prefix", "--tail=2000")
     for pod in namespace.list("Pod"):
         name = pod["metadata"]["name"]

@@ -8,7 +8,7 @@ from collections import Counter
 
 from cluster import Refused, until
 
-RATE = 200  # requests a second, in all
+RATE = 200  # requests a second, in all, unless a test says otherwise
 
 
 class Load:
@@ -18,14 +18,15 @@ class Load:
     tell of the POST requests: each must have arrived exactly once.
     """
 
-    def __init__(self, namespace, pod, url="http://payment/", app="payment", flags=()):
+    def __init__(self, namespace, pod, url="http://payment/", app="payment", flags=(), rate=RATE):
+        self.rate = rate
         self.namespace, self.pod, self.url, self.flags = namespace, pod, url, flags
         self.mark = f"load-{random.randrange(16**6):06x}"  # what tells this load's requests from another's
         self.arrivals = Arrivals(namespace, f"app={app}")
 
     def start(self, method):
         mark = f"{self.mark}-{method}"
-        words = ["-rate", str(RATE / 2), "-stdin", "-method", method, "-c", "32", "-mark", mark, *self.flags]
+        words = ["-rate", str(self.rate / 2), "-stdin", "-method", method, "-c", "32", "-mark", mark, *self.flags]
         return self.namespace.start_app(self.pod, "load", self.url, *words)
 
     def __enter__(self):
@@ -36,7 +37,7 @@ class Load:
 
     def run_for(self, seconds):
         """Lets the traffic go on for that long, measured in requests that arrived."""
-        wanted = self.arrived() + int(RATE / 2 * seconds)
+        wanted = self.arrived() + int(self.rate / 2 * seconds)
         until(f"{wanted} POST requests have arrived", lambda: self.still_runs() and self.arrived() >= wanted, seconds + 30)
 
     def still_runs(self):
