@@ -196,6 +196,7 @@ impl Settings {
             trust_domain: self.trust_domain.clone(),
             mode: self.mtls_mode,
             posture: self.authorization_default,
+            holds_unknown_pods: self.folder.is_none(),
         }
     }
 
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!((&*trust_domain, mode, posture), ("example.org", Mode::Strict, Posture::Deny));
         assert_eq!(settings.certificate_life, SignedDuration::from_mins(90));
         let plain = Settings::try_parse_from(["leno-controller"]).unwrap();
-        assert_eq!(plain.defaults(), Defaults::new("cluster.local"));
+        assert_eq!(plain.defaults(), Defaults { holds_unknown_pods: true, ..Defaults::new("cluster.local") });
         assert_eq!(plain.certificate_life, SignedDuration::from_hours(24));
     }
 

@@ -95,7 +95,8 @@ impl Namespace {
         let pod = &self.pods[name];
         effects.touched.workloads.insert(self.workload_id(name));
         let answers = |member: Option<&Member>| member.and_then(|it| it.excluded.clone().map(|ports| (ports, Arc::clone(&it.identity))));
-        let is_another = answers(old.as_ref()) != answers(pod.member.as_ref());
+        let is_another = old.is_none() != pod.member.is_none() && self.defaults.holds_unknown_pods
+            || answers(old.as_ref()) != answers(pod.member.as_ref());
         let has_another_mode = self.touch_selecting(old.as_ref().map(|member| &member.labels), pod.labels(), effects);
         if is_another || has_another_mode {
             self.touch_endpoints_of(name, effects);

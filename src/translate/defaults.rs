@@ -17,6 +17,10 @@ pub struct Defaults {
     pub mode: Mode,
     /// Whether callers that no SecurityPolicy speaks of may pass.
     pub posture: Posture,
+    /// Whether an endpoint whose pod is not known is held back. In a cluster slices and pods come by two watches, and until the
+    /// pod is seen nobody knows who must answer there: to call it plain would be to send in the clear what must not be. In
+    /// files, where slices may stand for pods that nobody lists, it is not.
+    pub holds_unknown_pods: bool,
 }
 
 impl Defaults {
@@ -27,6 +31,7 @@ impl Defaults {
             trust_domain: TRUST_DOMAIN.into(),
             mode: Mode::default(),
             posture: Posture::default(),
+            holds_unknown_pods: false,
         }
     }
 }

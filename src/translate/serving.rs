@@ -55,7 +55,8 @@ impl Namespace {
         let mut candidates = Vec::new();
         for slice in self.slices_of(&service.id.name) {
             let Some(number) = slice.port(&port.name) else { continue };
-            candidates.extend(slice.endpoints.iter().map(|endpoint| Candidate {
+            let known = slice.endpoints.iter().filter(|endpoint| !self.is_held_back(endpoint.pod.as_ref()));
+            candidates.extend(known.map(|endpoint| Candidate {
                 address: SocketAddr::new(endpoint.address, number),
                 workload: endpoint.pod.as_ref(),
                 state: endpoint.state,
@@ -74,6 +75,12 @@ impl Namespace {
             });
         }
         candidates
+    }
+
+    /// Whether an endpoint of `pod` waits for the pod to be seen.
+    fn is_held_back(&self, pod: Option<&Name>) -> bool {
+        let is_known = |pod| self.pods.get(pod).is_some_and(|pod: &Pod| pod.member.is_some());
+        self.defaults.holds_unknown_pods && pod.is_some_and(|pod| !is_known(pod))
     }
 
     /// Who must answer at port `number` of a pod; nobody in particular while the pod is not known.

@@ -250,3 +250,26 @@ spec: {ports: [{port: 8080}], serviceAccount: pay}
     apply(&mut translator, &workload.replace(", serviceAccount: pay", ""));
     assert_eq!(identities(&translator), ["127.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/default"]);
 }
+
+/// Slices and pods come by two watches: a slice that is ahead must not have its pod called in plain text.
+#[test]
+fn in_a_cluster_an_endpoint_is_held_back_until_its_pod_is_seen() {
+    let mut translator = Translator::new(Defaults { holds_unknown_pods: true, ..Defaults::new("cluster.local") });
+    let slice = "
+kind: EndpointSlice
+metadata: {name: payment-x, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+- {addresses: ['10.0.0.1'], targetRef: {kind: Pod, name: payment-1}}
+- {addresses: ['10.0.0.2']}
+";
+    apply(&mut translator, PAYMENT);
+    apply(&mut translator, slice);
+    let id = endpoints_id("payment", 80);
+    assert_eq!(lines(translator.endpoints(&id)), ["10.0.0.2:8080  "]);
+    let touched = apply(&mut translator, "{kind: Pod, metadata: {name: payment-1, namespace: shop}}");
+    assert!(touched.endpoints.contains(&id), "a pod without a sidecar changes nothing but that it is known");
+    assert_eq!(lines(translator.endpoints(&id)), ["10.0.0.1:8080 payment-1 ", "10.0.0.2:8080  "]);
+    translator.apply(Change::Delete(key(Kind::Pod, "payment-1")));
+    assert_eq!(lines(translator.endpoints(&id)), ["10.0.0.2:8080  "]);
+}

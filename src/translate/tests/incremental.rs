@@ -143,10 +143,10 @@ impl World {
     }
 
     /// A translator that learns the objects in an order that `seed` shuffles.
-    fn rebuilt(&self, seed: u64) -> Translator {
+    fn rebuilt(&self, seed: u64, defaults: Defaults) -> Translator {
         let mut objects: Vec<_> = self.0.iter().collect();
         objects.sort_by_key(|(key, _)| BuildHasherDefault::<DefaultHasher>::default().hash_one((key, seed)));
-        let mut translator = Translator::new(Defaults::new("cluster.local"));
+        let mut translator = Translator::new(defaults);
         for (_, history) in objects {
             for change in history.good.iter().chain(&history.present) {
                 translator.apply(change.clone());
@@ -355,8 +355,10 @@ proptest! {
     fn changes_in_any_order_give_the_model_of_the_final_objects_and_touch_whatever_they_alter(
         steps in prop::collection::vec(step(), 1..40),
         seed: u64,
+        holds_unknown_pods: bool,
     ) {
-        let (mut world, mut translator) = (World::default(), Translator::new(Defaults::new("cluster.local")));
+        let defaults = Defaults { holds_unknown_pods, ..Defaults::new("cluster.local") };
+        let (mut world, mut translator) = (World::default(), Translator::new(defaults.clone()));
         let mut before = Everything::of(&translator);
         for step in &steps {
             let (changes, list_of) = world.take(step);
@@ -369,7 +371,7 @@ proptest! {
             check_touched(&before, &after, &touched)?;
             before = after;
         }
-        prop_assert_eq!(&before, &Everything::of(&world.rebuilt(seed)));
+        prop_assert_eq!(&before, &Everything::of(&world.rebuilt(seed, defaults)));
 
         // Every list again, as it is: nothing is touched.
         for kind in Kind::ALL {
