@@ -11,6 +11,7 @@ use leno_core::workload::Workload;
 use leno_xds::client::{Event, Subscriptions};
 use leno_xds::subject::Subject;
 
+use super::known_keys;
 use super::{Alias, Ask, Update};
 
 /// Subscriptions of all workers together, and the last good state of everything subscribed to.
@@ -149,6 +150,10 @@ impl Held {
                 all(Update::Endpoints(endpoints.id.clone(), Some(endpoints)))
             }
             Event::Workload(workload) => {
+                let workload = match &self.workload {
+                    Some(known) => known_keys::kept(workload, known),
+                    None => workload,
+                };
                 self.workload = Some(Arc::clone(&workload));
                 all(Update::Workload(workload))
             }

@@ -8,6 +8,7 @@ pub mod connect;
 #[cfg(test)]
 pub(crate) mod fake;
 mod held;
+mod known_keys;
 #[cfg(test)]
 mod tests;
 
