@@ -94,7 +94,7 @@ def test_identity_and_authorization_are_as_the_values_say():
 
 def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
     kinds = [it for it in objects() if it["kind"] == "CustomResourceDefinition"]
-    assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "TrafficPolicy"}
+    assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "SecurityPolicy", "TrafficPolicy"}
     assert all(it["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for it in kinds)
     assert not [it for it in objects("crds.install=false") if it["kind"] == "CustomResourceDefinition"]
 
