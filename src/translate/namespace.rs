@@ -146,8 +146,20 @@ impl Namespace {
 
     /// The identity of the pod or workload called `name`, if it is known.
     pub(crate) fn identity(&self, name: &str) -> Option<&Arc<Identity>> {
+        self.member(name).map(|member| &member.identity)
+    }
+
+    /// Whether a proxy stands before the pod or workload called `name` and takes its port `number`, or any.
+    pub(crate) fn has_proxy(&self, name: &str, number: Option<u16>) -> bool {
+        self.member(name).is_some_and(|member| match number {
+            Some(number) => member.proxied(number).is_some(),
+            None => member.excluded.is_some(),
+        })
+    }
+
+    fn member(&self, name: &str) -> Option<&Member> {
         let pod = self.pods.get(name).and_then(|pod| pod.member.as_ref());
-        pod.or_else(|| self.locals.get(name).map(|local| &local.member)).map(|member| &member.identity)
+        pod.or_else(|| self.locals.get(name).map(|local| &local.member))
     }
 
     /// The slices of `service`.

@@ -138,6 +138,11 @@ impl Translator {
         self.namespaces.get(&id.namespace)?.identity(&id.name).map(|identity| Identity::clone(identity))
     }
 
+    /// Whether a proxy stands before the pod or workload and takes what comes to its port `number`; without a port, whether there is one.
+    pub fn has_proxy(&self, id: &WorkloadId, number: Option<u16>) -> bool {
+        self.namespaces.get(&id.namespace).is_some_and(|namespace| namespace.has_proxy(&id.name, number))
+    }
+
     /// The service at a virtual address and one of its ports.
     pub fn find_address(&self, address: SocketAddr) -> Option<ServiceId> {
         let first = ServiceId::new("", "");

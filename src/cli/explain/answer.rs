@@ -9,7 +9,7 @@ use leno_core::names::ServiceId;
 use leno_core::request::RequestHead;
 use leno_core::route::{self, Backend, Decision, Rule, Trace};
 use leno_core::service::{Protocol, Service};
-use leno_translate::Translator;
+use leno_translate::{Kind, ObjectKey, Translator};
 
 use super::access::accesses;
 use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
@@ -128,8 +128,7 @@ impl Answer<'_> {
             Carried::ByRequest => self.request(base),
         };
         let by_request = matches!(self.carried(), Carried::ByRequest);
-        let namespace = &self.service.id.namespace;
-        let access = accesses(self.translator, self.question, namespace, &explanation.destinations, by_request);
+        let access = accesses(self.translator, self.question, &explanation.destinations, by_request);
         let denied = access.iter().any(|access| !access.allowed);
         let refused = denied || explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
         Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, access, ..explanation }
@@ -228,7 +227,7 @@ impl Answer<'_> {
                 let all = self.translator.endpoints(&EndpointsId::new(service.clone(), port));
                 let all = all.map(|it| it.endpoints).unwrap_or_default();
                 let serving = all.iter().filter(|it| it.serves(version.map(|version| &**version)));
-                let candidates: Vec<_> = serving.map(candidate).collect();
+                let candidates: Vec<_> = serving.map(|endpoint| candidate(service, endpoint)).collect();
                 let answer = candidates.is_empty().then(|| "503: it has no endpoint that is ready".to_owned());
                 (candidates, answer)
             }
@@ -256,7 +255,9 @@ impl Answer<'_> {
     /// What is said about objects that are for this service and are not, or not wholly, in force.
     fn reports(&self) -> Vec<String> {
         let reported = self.translator.reported().filter_map(|key| Some((self.translator.report(&key)?, key)));
-        let own = reported.filter(|(report, _)| report.service.as_ref() == Some(&self.service.id));
+        // A SecurityPolicy may be for any pod of its namespace.
+        let guards = |key: &ObjectKey| key.kind == Kind::SecurityPolicy && key.namespace == self.service.id.namespace;
+        let own = reported.filter(|(report, key)| report.service.as_ref() == Some(&self.service.id) || guards(key));
         let failing = own.flat_map(|(report, key)| {
             let failing = report.conditions.into_iter().filter(|condition| !condition.holds);
             failing.map(move |condition| format!("{key}: {}=False ({}): {}", condition.kind, condition.reason, condition.message))
@@ -269,8 +270,9 @@ fn nobody(answer: String) -> Destination {
     Destination { percent: 100.0, name: "nobody".to_owned(), drawn: None, endpoints: Vec::new(), answer: Some(answer) }
 }
 
-fn candidate(endpoint: &leno_core::endpoints::Endpoint) -> Candidate {
+fn candidate(service: &ServiceId, endpoint: &leno_core::endpoints::Endpoint) -> Candidate {
     Candidate {
+        namespace: service.namespace.to_string(),
         address: endpoint.address,
         workload: endpoint.workload.to_string(),
         versions: endpoint.versions.iter().map(ToString::to_string).collect(),

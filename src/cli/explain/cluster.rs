@@ -10,24 +10,44 @@ use leno_controller::source::folder::decode;
 use leno_core::names::Name;
 use leno_translate::{Change, Kind, ObjectKey, Translator};
 
+use super::defaults::{Assumed, of_controller};
 use super::question::Question;
+use crate::cluster::Mesh;
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
-/// Takes in what the cluster says about the service that `question` is for.
+/// What the cluster says about the service that `question` is for, the mesh's trust domain, and what could not be read.
 ///
 /// # Errors
 /// When the cluster cannot be reached or does not allow reading.
-pub(super) fn read(question: &Question, translator: &mut Translator) -> anyhow::Result<()> {
+pub(super) fn read(question: &Question, assumed: &Assumed) -> anyhow::Result<(Translator, Name, Vec<String>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Its text holds that of its causes.
         let client = Client::try_default().await.map_err(|error| {
             anyhow::anyhow!("no cluster to ask: point KUBECONFIG at one, or explain a folder of manifests with -f DIR ({error})")
         })?;
-        read_all(&client, question, translator).await
+        let namespace = assumed.place.controller_namespace.clone();
+        let controllers = Mesh { client: client.clone(), namespace }.replicas().await;
+        let (defaults, notes) = match controllers.as_deref().map(of_controller) {
+            Ok(Some(defaults)) => (assumed.over(defaults), Vec::new()),
+            Ok(None) => (assumed.alone(), vec![unknown_defaults(assumed, "no controller of this version runs there")]),
+            Err(error) => (assumed.alone(), vec![unknown_defaults(assumed, &error.to_string())]),
+        };
+        let trust_domain = defaults.trust_domain.clone();
+        let mut translator = Translator::new(defaults);
+        read_all(&client, question, &mut translator).await?;
+        Ok((translator, trust_domain, notes))
     })
+}
+
+fn unknown_defaults(assumed: &Assumed, why: &str) -> String {
+    let namespace = &assumed.place.controller_namespace;
+    format!(
+        "the flags of the controller in {namespace} are not known ({why}): --controller-namespace says where it is; or \
+         --cluster-domain, --trust-domain, --mtls-mode and --authorization-default say what holds"
+    )
 }
 
 async fn read_all(client: &Client, question: &Question, translator: &mut Translator) -> anyhow::Result<()> {
@@ -35,10 +55,13 @@ async fn read_all(client: &Client, question: &Question, translator: &mut Transla
         list(client, kind, None, translator).await?;
     }
     // Endpoints and pods are many: only those of the namespaces that the answer is about.
-    for namespace in namespaces(question, translator) {
-        for kind in [Kind::EndpointSlice, Kind::Pod] {
-            list(client, kind, Some(&namespace), translator).await?;
-        }
+    let mut namespaces = namespaces(question, translator);
+    for namespace in &namespaces {
+        list(client, Kind::EndpointSlice, Some(namespace), translator).await?;
+    }
+    namespaces.extend(question.from.iter().map(|from| from.namespace.clone()));
+    for namespace in &namespaces {
+        list(client, Kind::Pod, Some(namespace), translator).await?;
     }
     Ok(())
 }

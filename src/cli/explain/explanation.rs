@@ -124,6 +124,9 @@ pub struct Access {
     pub words: String,
     /// Whether callers must prove who they are.
     pub mode: String,
+    /// Who the caller proves to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// Every rule that was judged, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub judged: Vec<String>,
@@ -140,6 +143,9 @@ pub struct Candidate {
     /// The pod or process behind it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub workload: String,
+    /// Its namespace: that of the service it serves.
+    #[serde(skip)]
+    pub namespace: String,
     /// The versions it belongs to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<String>,

@@ -6,12 +6,14 @@
 mod access;
 pub mod answer;
 pub mod cluster;
+mod defaults;
 pub mod explanation;
 pub mod question;
 mod similar;
 pub mod text;
 mod words;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -21,13 +23,23 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use leno_controller::source::folder::{self, Folder};
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
-use leno_translate::{Defaults, Translator};
+use leno_translate::{Change, Object, Translator};
 
+use crate::up::rewrite::behind_sidecar;
 use explanation::Outcome;
 use question::Question;
 
 /// The DNS domain of cluster host names.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// A caller as `--as` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Account {
+    /// A service account of this mesh.
+    Own(ServiceId),
+    /// An identity, of whichever trust domain.
+    Whole(Identity),
+}
 
 /// Arguments of `leno explain`.
 #[derive(Args, Debug)]
@@ -45,16 +57,16 @@ pub struct Arguments {
     /// The workload that sends it: short host names are of its namespace [default: the namespace `default`]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     from: Option<WorkloadId>,
-    /// Who the caller proves to be, as a service account [default: that of the workload of --from, if it is known]
-    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT")]
-    identity: Option<ServiceId>,
+    /// Who the caller proves to be: a service account as NAMESPACE/ACCOUNT, or spiffe://… [default: that of the workload of --from, if it has a sidecar]
+    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", value_parser = account)]
+    identity: Option<Account>,
     /// Address that its connection comes from, for rules with ipBlock
     #[arg(long, value_name = "ADDRESS")]
     from_ip: Option<IpAddr>,
     /// A claim of its verified token; may be given several times, also for one name
     #[arg(long = "jwt-claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(Name, Name)>,
-    /// Explain from the manifests in this folder (or file) instead of the cluster that kubectl talks to
+    /// Explain from the manifests in this folder (or file) instead of the cluster that kubectl talks to; as `leno up` would run it: each Workload has a sidecar
     #[arg(short, long, value_name = "DIR")]
     file: Option<PathBuf>,
     /// Form of the answer
@@ -63,9 +75,8 @@ pub struct Arguments {
     /// Show which destination this number draws; the proxy draws a new one for each request
     #[arg(long, value_name = "N")]
     draw: Option<u64>,
-    /// Domain of cluster host names
-    #[arg(long, value_name = "DOMAIN", default_value = CLUSTER_DOMAIN)]
-    cluster_domain: String,
+    #[command(flatten)]
+    assumed: defaults::Assumed,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -81,28 +92,64 @@ fn claim(text: &str) -> Result<(Name, Name), String> {
     Ok((name.into(), value.into()))
 }
 
+fn account(text: &str) -> Result<Account, String> {
+    if text.starts_with("spiffe://") {
+        return text.parse().map(Account::Whole).map_err(|error: leno_core::names::InvalidIdentity| error.to_string());
+    }
+    let own = text.parse().map(Account::Own);
+    own.map_err(|_invalid| "write NAMESPACE/ACCOUNT, such as shop/web, or spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT".to_owned())
+}
+
+impl Arguments {
+    /// The request that is asked about.
+    fn question(&self) -> anyhow::Result<Question> {
+        let mut question = Question::new(&self.method, &self.url, &self.headers, self.from.as_ref())?;
+        question.source = self.from_ip.unwrap_or(question.source);
+        for (name, value) in &self.claims {
+            let values = question.claims.entry(name.clone()).or_default();
+            // As in a token: RFC 8693 section 4.2.
+            match &**name == "scope" {
+                true => values.extend(value.split_whitespace().map(Name::from)),
+                false => values.push(value.clone()),
+            }
+        }
+        Ok(question)
+    }
+
+    /// Who the caller proves to be in a mesh of `trust_domain`.
+    fn identity(&self, trust_domain: &Name) -> Option<Identity> {
+        self.identity.as_ref().map(|account| match account {
+            Account::Whole(identity) => identity.clone(),
+            Account::Own(ServiceId { namespace, name, .. }) => {
+                Identity { trust_domain: trust_domain.clone(), namespace: namespace.clone(), service_account: name.clone() }
+            }
+        })
+    }
+}
+
 /// Explains, and says by the exit code whether an endpoint takes the request.
 ///
 /// # Errors
 /// When the arguments, the folder or the cluster cannot be read.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let mut question = Question::new(&arguments.method, &arguments.url, &arguments.headers, arguments.from.as_ref())?;
-    let defaults = Defaults::new(&arguments.cluster_domain);
-    question.identity = arguments.identity.as_ref().map(|account| Identity {
-        trust_domain: defaults.trust_domain.clone(),
-        namespace: account.namespace.clone(),
-        service_account: account.name.clone(),
-    });
-    question.source = arguments.from_ip.unwrap_or(question.source);
-    for (name, value) in &arguments.claims {
-        question.claims.entry(name.clone()).or_default().push(value.clone());
+    let mut question = arguments.question()?;
+    let (mut translator, trust_domain, notes) = match &arguments.file {
+        Some(path) => {
+            let defaults = arguments.assumed.alone();
+            let trust_domain = defaults.trust_domain.clone();
+            let mut translator = Translator::new(defaults);
+            read_folder(path, &mut translator)?;
+            (translator, trust_domain, Vec::new())
+        }
+        None => cluster::read(&question, &arguments.assumed)?,
+    };
+    question.identity = arguments.identity(&trust_domain);
+    for uri in translator.key_uris() {
+        // Nobody fetches keys here, and none are missed: claims are taken as verified.
+        translator.set_keys(&uri, Ok(Name::from("")));
     }
-    let mut translator = Translator::new(defaults);
-    match &arguments.file {
-        Some(path) => read_folder(path, &mut translator)?,
-        None => cluster::read(&question, &mut translator)?,
-    }
-    let explanation = answer::explain(&translator, &question, arguments.draw);
+    let mut explanation = answer::explain(&translator, &question, arguments.draw);
+    explanation.notes.extend(notes);
     match arguments.output {
         Format::Text => write!(out, "{}", text::Text(&explanation))?,
         Format::Json => {
@@ -124,7 +171,10 @@ fn read_folder(path: &Path, translator: &mut Translator) -> anyhow::Result<()> {
     anyhow::ensure!(!texts.is_empty(), "{} holds no *.yaml or *.yml file: give -f the folder that holds your manifests", path.display());
     let mut folder = Folder::default();
     for change in folder.update(texts) {
-        translator.apply(change);
+        translator.apply(match change {
+            Change::Apply(Object::Workload(workload)) => Change::Apply(Object::Workload(behind_sidecar(workload, BTreeMap::new()))),
+            other => other,
+        });
     }
     let problems: Vec<String> = folder.notes().problems.iter().map(ToString::to_string).collect();
     anyhow::ensure!(problems.is_empty(), "the manifests have problems, mend these first:\n  {}", problems.join("\n  "));

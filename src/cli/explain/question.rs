@@ -8,6 +8,9 @@ use leno_core::names::{Identity, Name, WorkloadId};
 use leno_core::request::Caller;
 use serde::Serialize;
 
+/// The address of a caller of whom nobody said where it is.
+pub const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// One request that somebody asks about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -33,7 +36,7 @@ pub struct Question {
     pub from: Option<WorkloadId>,
     /// Who it proves to be, if somebody says so.
     pub identity: Option<Identity>,
-    /// Where its connection comes from.
+    /// Where its connection comes from; [`UNKNOWN`] where nobody says.
     pub source: IpAddr,
     /// Claims of its verified token.
     pub claims: Claims,
@@ -111,7 +114,7 @@ impl Question {
             headers: fields,
             from: from.cloned(),
             identity: None,
-            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            source: UNKNOWN,
             claims: Claims::new(),
         })
     }

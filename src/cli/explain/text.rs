@@ -48,7 +48,8 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         destination_lines(destination, f)?;
     }
     for access in &it.access {
-        writeln!(f, "mutual TLS    {}", access.mode)?;
+        let caller = access.caller.as_ref().map_or_else(|| "the caller proves no identity".to_owned(), |it| format!("the caller is {it}"));
+        writeln!(f, "mutual TLS    {}: {caller}", access.mode)?;
         for (index, judged) in access.judged.iter().enumerate() {
             writeln!(f, "{:<14}{judged}", if index == 0 { "rules" } else { "" })?;
         }
@@ -64,7 +65,10 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match it.outcome {
         Outcome::Routed => writeln!(f, "outcome       an endpoint takes it"),
         Outcome::Refused if it.access.iter().any(|access| !access.allowed) => {
-            writeln!(f, "outcome       not every pod lets the caller pass, see access")
+            let asked = it.destinations.iter().filter(|destination| destination.drawn.unwrap_or(true));
+            let pods: usize = asked.map(|destination| destination.endpoints.len()).sum();
+            let refusing: usize = it.access.iter().filter(|access| !access.allowed).map(|access| access.workloads.len()).sum();
+            writeln!(f, "outcome       {} pod lets the caller pass, see access", if refusing < pods { "not every" } else { "no" })
         }
         Outcome::Refused if it.destinations.iter().any(|destination| !destination.endpoints.is_empty() && destination.drawn.is_none()) => {
             writeln!(f, "outcome       some of such requests are taken by no endpoint, see above")
