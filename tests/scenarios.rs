@@ -1,24 +1,28 @@
 //! Scenarios: each folder of `tests/scenarios` shows one behaviour from the manifests to the decisions.
 //!
 //! A folder holds `manifests.yaml` (objects, applied in order; the same object again is an update) and `requests.yaml`. From these
-//! follow `model.yaml` (services, endpoints, workloads), `resources.yaml` (what the control stream carries), `decisions.yaml`
-//! (where each request goes, and why) and `reports.yaml` (what people are told). `UPDATE_SCENARIOS=1 cargo test --test scenarios`
+//! follow `model.yaml` (services, endpoints, workloads, guards), `resources.yaml` (what the control stream carries), `decisions.yaml`
+//! (where each request goes and whether it may pass there, and why) and `reports.yaml` (what people are told). `UPDATE_SCENARIOS=1 cargo test --test scenarios`
 //! writes them anew; the difference is for a reviewer to read.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use leno_api as api;
-use leno_core::endpoints::EndpointsId;
+use leno_core::authorize::{self as access, Call, Claims, Guard, Issuer, Mode, PathRule, Policy, Source, authorize};
+use leno_core::endpoints::{Endpoint, EndpointsId};
 use leno_core::matching::{Match, Mismatch, PathMatch, ValueMatch};
-use leno_core::names::{ServiceId, WorkloadId, split_authority};
+use leno_core::names::{Identity, Name, ServiceId, WorkloadId, split_authority};
+use leno_core::path::normalise;
 use leno_core::request::{Caller, RequestHead, split_target};
 use leno_core::route::{Backend, Decision, Rule, Target, Trace, decide, decide_connection};
 use leno_core::service::Service;
+use leno_core::workload::Workload;
 use leno_translate::{Change, Defaults, Object, Report, Translator};
 use leno_xds::{decode, encode};
 use serde::{Deserialize, Serialize};
@@ -39,6 +43,14 @@ struct Request {
     to: Option<SocketAddr>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// Who the caller proves to be (spiffe://…), where it does.
+    #[serde(rename = "as", default, deserialize_with = "identity")]
+    identity: Option<Identity>,
+    /// The address that its connection comes from.
+    #[serde(default = "nowhere", rename = "fromIp")]
+    source: IpAddr,
+    /// Claims of its verified token, where it has one.
+    claims: Option<Claims>,
     /// How many draws to judge, from 0 on: the shares of the destinations are counted.
     #[serde(default = "once")]
     draws: u64,
@@ -52,13 +64,21 @@ fn once() -> u64 {
     1
 }
 
+fn identity<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Identity>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn nowhere() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+}
+
 #[test]
 fn every_scenario_gives_what_its_folder_says() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut folders: Vec<PathBuf> = fs::read_dir(&root)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     folders.retain(|path| path.is_dir());
     folders.sort();
-    ensure!(folders.len() >= 18, "only {} scenarios were found in {}", folders.len(), root.display());
+    ensure!(folders.len() >= 27, "only {} scenarios were found in {}", folders.len(), root.display());
     let mut different = Vec::new();
     for folder in folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -137,7 +157,7 @@ fn object(document: Value) -> Result<Object> {
 struct Model {
     services: Vec<Service>,
     endpoints: Vec<leno_core::endpoints::Endpoints>,
-    workloads: Vec<leno_core::workload::Workload>,
+    workloads: Vec<Workload>,
 }
 
 #[derive(Serialize)]
@@ -145,6 +165,19 @@ struct ModelText {
     services: BTreeMap<String, ServiceText>,
     endpoints: BTreeMap<String, Vec<String>>,
     workloads: BTreeMap<String, Vec<String>>,
+    /// By workload, then by port (`others` for those to which no service leads): what holds for callers, where it is not the default.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    guards: BTreeMap<String, BTreeMap<String, GuardText>>,
+}
+
+#[derive(Serialize)]
+struct GuardText {
+    mode: String,
+    /// By policy and action: its rules.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    policies: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    issuers: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -192,8 +225,10 @@ impl Model {
 
     fn text(&self) -> ModelText {
         let endpoints = self.endpoints.iter().map(|endpoints| {
-            let line =
-                |it: &leno_core::endpoints::Endpoint| format!("{} {} [{}]", it.address, or_dash(&it.workload), it.versions.join(", "));
+            let line = |it: &leno_core::endpoints::Endpoint| {
+                let identity = it.identity.as_ref().map(|identity| format!(" as {identity}")).unwrap_or_default();
+                format!("{} {} [{}]{identity}", it.address, or_dash(&it.workload), it.versions.join(", "))
+            };
             (endpoints.id.to_string(), endpoints.endpoints.iter().map(line).collect())
         });
         let workloads = self.workloads.iter().map(|workload| {
@@ -206,6 +241,7 @@ impl Model {
             services: self.services.iter().map(|service| (service.id.to_string(), service_text(service))).collect(),
             endpoints: endpoints.collect(),
             workloads: workloads.collect(),
+            guards: self.workloads.iter().map(|it| (it.id.to_string(), guards(it))).filter(|(_, guards)| !guards.is_empty()).collect(),
         }
     }
 
@@ -296,6 +332,58 @@ fn value_text(value: &ValueMatch) -> String {
     }
 }
 
+fn guards(workload: &Workload) -> BTreeMap<String, GuardText> {
+    let ports = workload.inbound.iter().map(|port| (port.port.to_string(), &port.guard));
+    let all = ports.chain([("others".to_owned(), &workload.others)]);
+    all.filter(|(_, guard)| **guard != Guard::default()).map(|(port, guard)| (port, guard_text(guard))).collect()
+}
+
+fn guard_text(guard: &Guard) -> GuardText {
+    let policies = guard.authorization.policies.iter();
+    let policy = |it: &Arc<Policy>| (format!("{} {:?}", it.name, it.action), it.rules.iter().map(access_rule_text).collect());
+    let issuer = |it: &Arc<Issuer>| {
+        let (audiences, headers) = (it.audiences.join(", "), it.headers.join(", "));
+        format!("{} for [{audiences}] in [{headers}], {} bytes of keys", it.issuer, it.keys.len())
+    };
+    GuardText {
+        mode: format!("{:?}", guard.mode),
+        policies: policies.map(policy).collect(),
+        issuers: guard.authorization.issuers.iter().map(issuer).collect(),
+    }
+}
+
+fn access_rule_text(rule: &access::Rule) -> String {
+    let mut texts = Vec::new();
+    let mut add = |what: &str, any_of: Vec<String>| {
+        if !any_of.is_empty() {
+            texts.push(format!("{what} {}", any_of.join(" or ")));
+        }
+    };
+    add("from", rule.from.iter().map(source_text).collect());
+    add("port", rule.ports.iter().map(ToString::to_string).collect());
+    add("method", rule.methods.iter().map(ToString::to_string).collect());
+    add("path", rule.paths.iter().map(access_path_text).collect());
+    for (name, values) in &rule.claims {
+        add(&format!("claim {name}"), values.iter().map(ToString::to_string).collect());
+    }
+    if texts.is_empty() { "everything".to_owned() } else { texts.join(" and ") }
+}
+
+fn source_text(source: &Source) -> String {
+    let any = |name: &Option<Name>| name.as_deref().unwrap_or("*").to_owned();
+    match source {
+        Source::Block(block) => block.to_string(),
+        Source::Peer { trust_domain, namespace, service_account } => format!("{trust_domain}/{}/{}", any(namespace), any(service_account)),
+    }
+}
+
+fn access_path_text(path: &PathRule) -> String {
+    match path {
+        PathRule::Exact(path) => path.to_string(),
+        PathRule::Below(path) => format!("{path}/*"),
+    }
+}
+
 fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
@@ -317,6 +405,51 @@ struct Judged {
     /// Draws by where they lead.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     backends: BTreeMap<String, u64>,
+    /// What the workloads that may take it say to the caller, where they have a say: the rules that were judged, then the verdict.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    access: BTreeMap<String, Vec<String>>,
+}
+
+/// Writes down which rules of SecurityPolicies were judged.
+#[derive(Default)]
+struct AccessRecorder(Vec<String>);
+
+impl<'a> access::Trace<'a> for AccessRecorder {
+    fn judged(&mut self, policy: &'a Policy, index: usize, outcome: Result<(), access::Mismatch<'a>>) {
+        use access::Mismatch;
+        let outcome = match outcome {
+            Ok(()) => "yes",
+            Err(Mismatch::From(_)) => "no: from",
+            Err(Mismatch::Port(_)) => "no: port",
+            Err(Mismatch::Method(_)) => "no: method",
+            Err(Mismatch::Path(_)) => "no: path",
+            Err(Mismatch::Claim(name, _)) => &format!("no: claim {name}"),
+            Err(Mismatch::NoRequest) => "no: not a request",
+        };
+        self.0.push(format!("{} {:?}[{index}] {outcome}", policy.name, policy.action));
+    }
+}
+
+/// Whether `request` may pass where `guard` holds: as the proxy before the app's `port` goes about it.
+fn may_pass(guard: &Guard, request: &Request, method: &str, path: &str, port: u16) -> Vec<String> {
+    let rules = &guard.authorization;
+    if guard.mode == Mode::Strict && request.identity.is_none() {
+        return vec!["closed: plain text".to_owned()];
+    }
+    let normal = match rules.looks_at_paths().then(|| normalise(path)).transpose() {
+        Ok(normal) => normal,
+        Err(error) => return vec![format!("400: {error}")],
+    };
+    let path = normal.as_ref().map_or(path, |normal| normal.as_str());
+    let claims: Vec<Claims> = request.claims.iter().filter(|_| !rules.issuers.is_empty()).cloned().collect();
+    let asked = (method != "CONNECT").then_some(access::Request { method, path, claims: &claims });
+    let mut recorder = AccessRecorder::default();
+    let call = Call { peer: request.identity.as_ref(), source: request.source, port, request: asked };
+    let verdict = authorize(rules, &call, &mut recorder);
+    let by = verdict.policy.map(|policy| format!(" by {policy}")).unwrap_or_default();
+    let would = verdict.would_deny.map(|policy| format!(", {policy} would deny it")).unwrap_or_default();
+    recorder.0.push(format!("{}{by}{would}", if verdict.allowed { "allowed" } else { "denied" }));
+    recorder.0
 }
 
 /// Writes down what was judged.
@@ -349,12 +482,13 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
     };
     let mut judged = Judged {
         name: request.name.clone(),
-        request: format!("{} from {}", request.request, request.from),
+        request: format!("{} from {}", request.request, who(request)),
         service: "none: passes through".to_owned(),
         judged: Vec::new(),
         rule: None,
         timeout: None,
         backends: BTreeMap::new(),
+        access: BTreeMap::new(),
     };
     let Some(service) = id.and_then(|id| translator.service(&id)) else { return Ok(judged) };
     judged.service = format!("{}:{port}", service.id);
@@ -374,11 +508,40 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
             decide(&service, port, &head, draw, &mut recorder)
         };
         *judged.backends.entry(backend(translator, &decision.backend)).or_default() += 1;
+        for endpoint in candidates(translator, &decision.backend) {
+            let workload = translator.workload(&WorkloadId::new(service.id.namespace.clone(), endpoint.workload));
+            let (Some(workload), port) = (workload, endpoint.address.port()) else { continue };
+            let guard = workload.guard(port);
+            if *guard != Guard::default() {
+                judged.access.insert(format!("{}:{port}", workload.id), may_pass(guard, request, method, path, port));
+            }
+        }
         judged.rule = decision.rule.map(|rule| rule.name.to_string());
         judged.timeout = decision.timeout.map(|it| format!("{it:?}"));
         judged.judged = recorder.0;
     }
     Ok(judged)
+}
+
+/// Who sends it, with what it proves.
+fn who(request: &Request) -> String {
+    let mut who = request.from.clone();
+    who.extend(request.identity.iter().map(|identity| format!(" as {identity}")));
+    if request.source != nowhere() {
+        who.push_str(&format!(" at {}", request.source));
+    }
+    for (name, values) in request.claims.iter().flatten() {
+        who.push_str(&format!(", {name}={}", values.join(" ")));
+    }
+    who
+}
+
+/// The endpoints that may take what goes to `backend`.
+fn candidates(translator: &Translator, backend: &Backend<'_>) -> Vec<Endpoint> {
+    let Backend::Endpoints { service, port, version } = backend else { return Vec::new() };
+    let endpoints = translator.endpoints(&EndpointsId::new(ServiceId::clone(service), *port));
+    let endpoints = endpoints.into_iter().flat_map(|it| it.endpoints);
+    endpoints.filter(|it| it.serves(version.map(|version| &**version))).collect()
 }
 
 fn backend(translator: &Translator, backend: &Backend<'_>) -> String {
@@ -387,9 +550,7 @@ fn backend(translator: &Translator, backend: &Backend<'_>) -> String {
         Backend::NoWeight => "500: no destination has weight".to_owned(),
         Backend::Endpoints { service, port, version } => {
             let id = EndpointsId::new(ServiceId::clone(service), *port);
-            let endpoints = translator.endpoints(&id).map(|it| it.endpoints).unwrap_or_default();
-            let serving = endpoints.iter().filter(|it| it.serves(version.map(|version| &**version))).map(|it| it.address.to_string());
-            let serving = serving.collect::<Vec<_>>().join(", ");
+            let serving = candidates(translator, backend).iter().map(|it| it.address.to_string()).collect::<Vec<_>>().join(", ");
             let version = version.map(|version| format!(" {version}")).unwrap_or_default();
             let serving = if serving.is_empty() { "503, no endpoint".to_owned() } else { serving };
             format!("{id}{version}: {serving}")

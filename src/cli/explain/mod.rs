@@ -120,7 +120,7 @@ impl Arguments {
     fn identity(&self, trust_domain: &Name) -> Option<Identity> {
         self.identity.as_ref().map(|account| match account {
             Account::Whole(identity) => identity.clone(),
-            Account::Own(ServiceId { namespace, name, .. }) => {
+            Account::Own(ServiceId { namespace, name }) => {
                 Identity { trust_domain: trust_domain.clone(), namespace: namespace.clone(), service_account: name.clone() }
             }
         })
@@ -173,7 +173,7 @@ fn read_folder(path: &Path, translator: &mut Translator) -> anyhow::Result<()> {
     for change in folder.update(texts) {
         translator.apply(match change {
             Change::Apply(Object::Workload(workload)) => Change::Apply(Object::Workload(behind_sidecar(workload, BTreeMap::new()))),
-            other => other,
+            Change::Apply(_) | Change::Delete(_) | Change::Unreadable { .. } => change,
         });
     }
     let problems: Vec<String> = folder.notes().problems.iter().map(ToString::to_string).collect();
