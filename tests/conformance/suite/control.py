@@ -68,7 +68,8 @@ class Control(grpc.GenericRpcHandler):
     """Answers every subscription from a fixed set of resources."""
 
     def __init__(self, folder, workload):
-        self.resources = {("Workload", workload): field(1, workload)}
+        anybody_may_call = b""  # a guard with nothing in it; without one the workload would be refused
+        self.resources = {("Workload", workload): field(1, workload) + field(5, anybody_may_call)}
         self.refused = []
         key, self.ca = folder / "key.pem", folder / "ca.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
