@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 
 import grpc
 
@@ -46,15 +47,24 @@ class channel:
 
 
 def call(one, asked):
-    message = base64.b64decode(asked["message"])
+    answered = threading.Event()
+
+    def messages():
+        yield base64.b64decode(asked["message"])
+        # A stream that its client ends may end before it is answered; a method of one message is answered at its end.
+        if not asked["method"].endswith("/Sign"):
+            answered.wait(SECONDS)
+
     try:
-        answers = one.stream_stream(asked["method"])(iter([message]), metadata=asked["metadata"], timeout=SECONDS)
+        answers = one.stream_stream(asked["method"])(messages(), metadata=asked["metadata"], timeout=SECONDS)
         answer = next(answers)
         answers.cancel()
     except grpc.RpcError as error:
         return {"code": error.code().name, "details": error.details(), "answer": ""}
     except StopIteration:
         return {"code": "OK", "details": "", "answer": ""}
+    finally:
+        answered.set()
     return {"code": "OK", "details": "", "answer": base64.b64encode(answer).decode()}
 
 

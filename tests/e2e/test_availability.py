@@ -10,6 +10,7 @@ from load import Load
 
 REPLICAS = 3
 TOTAL_WANTED = 10_000
+GRPC_ROUNDS = 6_000  # of four calls each: more than a rolling update lasts
 requests_seen = []
 
 
@@ -58,12 +59,12 @@ def test_a_rolling_update_of_the_service(shop, load):
 
 def test_a_rolling_update_of_a_grpc_service(shop):
     shop.app("web", "grpc-client", "echo:9000")
-    calls = shop.start_app("web", "grpc-client", "echo:9000", "-n", "1500")
+    calls = shop.start_app("web", "grpc-client", "echo:9000", "-n", str(GRPC_ROUNDS))
     restart(shop, "echo", "once")
     shop.await_rollout("echo")
     assert calls.poll() is None, "the calls ended before the update did"
     counts = json.loads(calls.communicate(timeout=120)[0])
-    assert (counts["failed"], counts["calls"]) == (0, 4 * 1500), counts
+    assert (counts["failed"], counts["calls"]) == (0, 4 * GRPC_ROUNDS), counts
     assert len(counts["byPod"]) >= 3, "pods from before and after the update answered"
 
 

@@ -181,8 +181,9 @@ def test_a_mode_that_changes_holds_at_once_and_the_status_says_so(shop):
     served = lambda: CALLS["HTTP/1.1"](shop, "outsider", "payment")  # noqa: E731
     shop.create(apps.security_policy("for-a-while", target="payment", mode="Strict"))
     try:
-        policy = shop.await_condition("SecurityPolicy", "for-a-while", Accepted="True", ResolvedRefs="True", Programmed="True")
-        assert policy["status"]["proxies"]["subscribed"] == policy["status"]["proxies"]["current"] >= 1, policy["status"]
+        shop.await_condition("SecurityPolicy", "for-a-while", Accepted="True", ResolvedRefs="True", Programmed="True")
+        proxies = lambda: shop.get("SecurityPolicy", "for-a-while")["status"]["proxies"]  # noqa: E731
+        until("the status counts the proxies that have it", lambda: proxies()["subscribed"] == proxies()["current"] >= 1)
         assert not served()
         shop.patch("SecurityPolicy", "for-a-while", {"spec": {"mtls": {"mode": "Disabled"}}})
         until("who is in no mesh is served again", served)
