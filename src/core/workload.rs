@@ -13,18 +13,6 @@ pub struct Workload {
     pub inbound: Vec<InboundPort>,
     /// What holds for ports that no service leads to.
     pub others: Guard,
-    /// Where its app may connect to outside the mesh.
-    pub egress: Egress,
-}
-
-/// Where an app may connect to outside the mesh.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Egress {
-    /// Anywhere.
-    #[default]
-    Allow,
-    /// Only to what a MeshService registers (`spec.external`).
-    RegisteredOnly,
 }
 
 /// A port of the workload that a service leads to.

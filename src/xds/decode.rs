@@ -17,7 +17,7 @@ use leno_core::weight::{InvalidWeight, Weight};
 use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
-use crate::security::{Guards, egress_of};
+use crate::security::Guards;
 use crate::wire::leno as wire;
 
 /// Why a resource was refused. The text is what the controller's status shows.
@@ -110,7 +110,7 @@ pub fn decode_workload(bytes: &[u8]) -> Result<Workload, DecodeError> {
     let message = wire::Workload::decode(bytes)?;
     let guards = Guards::new(message.policies, message.issuers)?;
     let inbound = message.inbound.into_iter().map(|it| inbound_port(it, &guards)).collect::<Result<_, _>>()?;
-    Ok(Workload { id: message.id.parse()?, inbound, others: guards.guard(message.others)?, egress: egress_of(message.egress)? })
+    Ok(Workload { id: message.id.parse()?, inbound, others: guards.guard(message.others)? })
 }
 
 fn service_port(message: &wire::Port) -> Result<ServicePort, DecodeError> {

@@ -19,7 +19,7 @@ use leno_core::workload::Workload;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::security::{GuardTables, egress};
+use crate::security::GuardTables;
 use crate::wire::leno as wire;
 
 /// The bytes of a service.
@@ -55,8 +55,7 @@ pub fn encode_workload(workload: &Workload) -> Bytes {
     });
     let (inbound, others) = (inbound.collect(), Some(tables.guard(&workload.others)));
     let GuardTables { policies, issuers } = tables;
-    let message =
-        wire::Workload { id: workload.id.to_string(), inbound, policies, issuers, others, egress: egress(workload.egress).into() };
+    let message = wire::Workload { id: workload.id.to_string(), inbound, policies, issuers, others };
     message.encode_to_vec().into()
 }
 

@@ -13,7 +13,7 @@ use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::trust::{Held, Trust};
 use leno_core::weight::Weight;
-use leno_core::workload::{Egress, InboundPort, Workload};
+use leno_core::workload::{InboundPort, Workload};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -34,12 +34,10 @@ pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
     let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()), guard());
     let inbound = inbound.prop_map(|(port, protocol, service, version, guard)| InboundPort { port, protocol, service, version, guard });
-    let egress = prop::sample::select(vec![Egress::Allow, Egress::RegisteredOnly]);
-    (service_id(), vec(inbound, 0..4), guard(), egress).prop_map(|(id, inbound, others, egress)| Workload {
+    (service_id(), vec(inbound, 0..4), guard()).prop_map(|(id, inbound, others)| Workload {
         id: WorkloadId::new(id.namespace, id.name),
         inbound,
         others,
-        egress,
     })
 }
 

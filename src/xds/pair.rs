@@ -9,7 +9,7 @@ use leno_core::balance::Algorithm;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
 use leno_core::trust::{Held, Trust};
-use leno_core::workload::{Egress, Workload};
+use leno_core::workload::Workload;
 use proptest::prelude::*;
 
 use crate::client::{Event, Subscriptions};
@@ -33,7 +33,7 @@ impl World {
             Subject::Service(id) => id,
             Subject::Trust => return Some(Arc::new(Encoded::new(Subject::Trust, &encode_trust(&Trust::default())))),
             Subject::Workload(id) => {
-                let workload = Workload { id: id.clone(), inbound: Vec::new(), others: Guard::default(), egress: Egress::default() };
+                let workload = Workload { id: id.clone(), inbound: Vec::new(), others: Guard::default() };
                 return Some(Arc::new(Encoded::new(subject.clone(), &encode_workload(&workload))));
             }
             Subject::Address(_) | Subject::Host(_) => self.aliases.get(subject)?,

@@ -8,7 +8,7 @@ use leno_core::authorize::{Action, Authorization, Guard, Issuer, PathRule, Polic
 use leno_core::names::{Name, WorkloadId};
 
 use leno_core::service::Protocol;
-use leno_core::workload::{Egress, InboundPort, Workload};
+use leno_core::workload::{InboundPort, Workload};
 use leno_proxy::control::Update;
 use leno_proxy::listen::Accept;
 use rcgen::{KeyPair, PublicKeyData};
@@ -24,7 +24,7 @@ pub(crate) fn guarded(protocol: Protocol, authorization: Authorization) -> Updat
     let guard = Guard { authorization: Arc::new(authorization), ..Guard::default() };
     let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard }];
     let id = WorkloadId::new("shop", "web-1");
-    Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default(), egress: Egress::Allow }))
+    Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default() }))
 }
 
 /// A worker before `app`. It has an identity, so that nothing passes before it knows the rules.

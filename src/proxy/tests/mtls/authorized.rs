@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leno_core::authorize::{Action, Authorization, Guard, Policy, Posture, Rule, Source};
 use leno_core::names::WorkloadId;
 use leno_core::service::Protocol;
-use leno_core::workload::{Egress, InboundPort, Workload};
+use leno_core::workload::{InboundPort, Workload};
 use leno_proxy::control::Update;
 use leno_proxy::listen::Accept;
 
@@ -30,7 +30,7 @@ fn only_orders(app: SocketAddr, authority: &Authority, protocol: Protocol) -> (M
     let (mesh, address) = setup.start_with(|| Accept::InboundApp { app, port: APP_PORT });
     mesh.tell(Update::Trust(authority.trust()));
     mesh.tell(Update::Credentials(authority.credentials(PAYMENT)));
-    mesh.tell(Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default(), egress: Egress::default() })));
+    mesh.tell(Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default() })));
     (mesh, address)
 }
 

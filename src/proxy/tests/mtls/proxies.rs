@@ -8,7 +8,7 @@ use leno_core::authorize::{Guard, Mode};
 use leno_core::endpoints::Endpoint;
 use leno_core::names::WorkloadId;
 use leno_core::service::Protocol;
-use leno_core::workload::{Egress, InboundPort, Workload};
+use leno_core::workload::{InboundPort, Workload};
 use leno_proxy::control::Update;
 use leno_proxy::listen::Accept;
 use leno_proxy::worker::Settings;
@@ -31,7 +31,7 @@ pub(crate) fn workload(mode: Mode, protocol: Protocol) -> Update {
     let guard = Guard { mode, ..Guard::default() };
     let port = InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard };
     let id = WorkloadId::new("shop", "payment-1");
-    Update::Workload(Arc::new(Workload { id, inbound: vec![port], others: Guard::default(), egress: Egress::default() }))
+    Update::Workload(Arc::new(Workload { id, inbound: vec![port], others: Guard::default() }))
 }
 
 /// The proxy before `app`, with settings of the test's own.
