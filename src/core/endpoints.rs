@@ -49,6 +49,17 @@ pub struct Endpoints {
     pub id: EndpointsId,
     /// The endpoints, ordered by address, no address twice.
     pub endpoints: Vec<Endpoint>,
+    /// The TLS that proxies begin there, outside the mesh; `None` where bytes go as the app sent them.
+    pub origination: Option<Arc<Origination>>,
+}
+
+/// TLS that proxies begin with something outside the mesh, which knows nothing of Leno.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origination {
+    /// The name in the server's certificate: a host name (sent as SNI) or an IP address.
+    pub server_name: Name,
+    /// Who may have signed that certificate, DER; empty means the public authorities.
+    pub roots: Vec<Arc<[u8]>>,
 }
 
 /// One address that serves.

@@ -202,6 +202,7 @@ mod tests {
             ports: vec![ServicePort { port: 80, protocol: Protocol::Http }],
             balancer: Algorithm::default(),
             routes: RouteTable::new("shop/p".into(), timeout, rules),
+            outside: false,
         }
     }
 

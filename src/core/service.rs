@@ -19,6 +19,8 @@ pub struct Service {
     pub hosts: Vec<Name>,
     /// Its ports, ordered by number.
     pub ports: Vec<ServicePort>,
+    /// Whether it is something outside the cluster (`MeshService.spec.external`): several of them may share an address.
+    pub outside: bool,
     /// How one endpoint is chosen among many.
     pub balancer: Algorithm,
     /// Rules of the policy in force, or an empty table.

@@ -421,7 +421,7 @@ mod tests {
 
     fn known() -> Update {
         let (balancer, routes) = (Algorithm::default(), RouteTable::default());
-        let service = Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports: Vec::new(), balancer, routes };
+        let service = Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports: Vec::new(), balancer, routes, outside: false };
         Update::Service(payment(), Some(Arc::new(service)))
     }
 
@@ -433,7 +433,7 @@ mod tests {
             identity: None,
         };
         let id = EndpointsId::new(payment(), 80);
-        Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect() })))
+        Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect(), origination: None })))
     }
 
     fn vip() -> Alias {

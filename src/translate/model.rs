@@ -6,7 +6,7 @@ use leno_core::authorize::Guard;
 use leno_core::names::Name;
 use leno_core::service as core;
 use leno_core::service::Protocol;
-use leno_core::workload::{InboundPort, Workload};
+use leno_core::workload::{Egress, InboundPort, Workload};
 
 use crate::backing::{Local, Pod};
 use crate::guard::{Guards, KeySets, Lead};
@@ -46,7 +46,7 @@ impl Namespace {
             }
         }
         let inbound = inbound.into_values().map(|lead| self.inbound(stored, lead, guards.of(lead.number)));
-        Some(Workload { id: self.workload_id(stored), inbound: inbound.collect(), others: guards.others() })
+        Some(Workload { id: self.workload_id(stored), inbound: inbound.collect(), others: guards.others(), egress: Egress::default() })
     }
 
     /// The port of the pod or workload called `name` to which `lead` leads.

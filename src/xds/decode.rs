@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::balance::Algorithm;
-use leno_core::endpoints::{Endpoint, Endpoints};
+use leno_core::endpoints::{Endpoint, Endpoints, Origination};
 use leno_core::matching::{FieldMatch, InvalidPattern, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::{Identity, InvalidId, InvalidIdentity, Name, ServiceId};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
@@ -17,7 +17,7 @@ use leno_core::weight::{InvalidWeight, Weight};
 use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
-use crate::security::Guards;
+use crate::security::{Guards, egress_of};
 use crate::wire::leno as wire;
 
 /// Why a resource was refused. The text is what the controller's status shows.
@@ -78,6 +78,9 @@ pub enum DecodeError {
         /// What is wrong.
         source: InvalidPattern,
     },
+    /// No network.
+    #[error("{0:?} is no network in CIDR notation")]
+    Network(String),
     /// Something this program does not know.
     #[error("unknown {0}: this proxy is older than the controller; restart its pod with the current sidecar image")]
     Unknown(&'static str),
@@ -93,6 +96,7 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
         ports: message.ports.iter().map(service_port).collect::<Result<_, _>>()?,
         balancer: balancer(message.balancer)?,
         routes: message.routes.map(routes).transpose()?.unwrap_or_default(),
+        outside: message.outside,
     })
 }
 
@@ -101,8 +105,14 @@ pub fn decode_endpoints(bytes: &[u8]) -> Result<Endpoints, DecodeError> {
     let message = wire::Endpoints::decode(bytes)?;
     let versions: Vec<Name> = message.versions.iter().map(|version| version.as_str().into()).collect();
     let identities = message.identities.iter().map(|it| it.parse().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let endpoints = message.endpoints.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
-    Ok(Endpoints { id: message.id.parse()?, endpoints })
+    let mut list = message.endpoints;
+    let origination = message.origination.map(|it| {
+        list.extend(it.endpoints);
+        let roots = it.roots.iter().map(|root| Arc::from(&root[..])).collect();
+        Arc::new(Origination { server_name: it.server_name.into(), roots })
+    });
+    let endpoints = list.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
+    Ok(Endpoints { id: message.id.parse()?, endpoints, origination })
 }
 
 /// The workload in `bytes`.
@@ -110,7 +120,15 @@ pub fn decode_workload(bytes: &[u8]) -> Result<Workload, DecodeError> {
     let message = wire::Workload::decode(bytes)?;
     let guards = Guards::new(message.policies, message.issuers)?;
     let inbound = message.inbound.into_iter().map(|it| inbound_port(it, &guards)).collect::<Result<_, _>>()?;
-    Ok(Workload { id: message.id.parse()?, inbound, others: guards.guard(message.others)? })
+    let network = |text: &String| text.parse().ok().ok_or_else(|| DecodeError::Network(text.clone()));
+    Ok(Workload {
+        id: message.id.parse()?,
+        inbound,
+        others: guards.guard(message.others)?,
+        egress: egress_of(message.egress)?,
+        outside_ports: message.outside_ports.into_iter().map(port).collect::<Result<_, _>>()?,
+        inside: message.inside.iter().map(network).collect::<Result<_, _>>()?,
+    })
 }
 
 fn service_port(message: &wire::Port) -> Result<ServicePort, DecodeError> {

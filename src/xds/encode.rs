@@ -19,7 +19,7 @@ use leno_core::workload::Workload;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::security::GuardTables;
+use crate::security::{GuardTables, egress};
 use crate::wire::leno as wire;
 
 /// The bytes of a service.
@@ -31,6 +31,7 @@ pub fn encode_service(service: &Service) -> Bytes {
         ports: service.ports.iter().map(|it| wire::Port { port: it.port.into(), protocol: protocol(it.protocol).into() }).collect(),
         balancer: balancer(service.balancer).into(),
         routes: routes(&service.routes),
+        outside: service.outside,
     };
     message.encode_to_vec().into()
 }
@@ -39,7 +40,15 @@ pub fn encode_service(service: &Service) -> Bytes {
 pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
     let (mut versions, mut identities) = (VersionTable::default(), IdentityTable::default());
     let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions, &mut identities)).collect();
-    let message = wire::Endpoints { id: endpoints.id.to_string(), versions: versions.names, endpoints: list, identities: identities.names };
+    let (plain, origination) = match &endpoints.origination {
+        None => (list, None),
+        Some(origination) => {
+            let roots = origination.roots.iter().map(|root| Bytes::copy_from_slice(root)).collect();
+            (Vec::new(), Some(wire::Origination { server_name: origination.server_name.to_string(), roots, endpoints: list }))
+        }
+    };
+    let (versions, identities) = (versions.names, identities.names);
+    let message = wire::Endpoints { id: endpoints.id.to_string(), versions, endpoints: plain, identities, origination };
     message.encode_to_vec().into()
 }
 
@@ -55,7 +64,16 @@ pub fn encode_workload(workload: &Workload) -> Bytes {
     });
     let (inbound, others) = (inbound.collect(), Some(tables.guard(&workload.others)));
     let GuardTables { policies, issuers } = tables;
-    let message = wire::Workload { id: workload.id.to_string(), inbound, policies, issuers, others };
+    let message = wire::Workload {
+        id: workload.id.to_string(),
+        inbound,
+        policies,
+        issuers,
+        others,
+        egress: egress(workload.egress).into(),
+        outside_ports: workload.outside_ports.iter().copied().map(u32::from).collect(),
+        inside: workload.inside.iter().map(ToString::to_string).collect(),
+    };
     message.encode_to_vec().into()
 }
 

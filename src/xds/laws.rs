@@ -67,7 +67,7 @@ fn ten_endpoints() -> Endpoints {
         versions: vec!["v1".into()],
         identity: Some(Arc::new("spiffe://cluster.local/ns/shop/sa/payment".parse().unwrap())),
     };
-    Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect() }
+    Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect(), origination: None }
 }
 
 #[test]

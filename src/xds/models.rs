@@ -6,38 +6,45 @@ use std::time::Duration;
 
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
-use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::trust::{Held, Trust};
 use leno_core::weight::Weight;
-use leno_core::workload::{InboundPort, Workload};
+use leno_core::workload::{Egress, InboundPort, Workload};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {
     let port = (any::<u16>(), protocol()).prop_map(|(port, protocol)| ServicePort { port, protocol });
-    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), algorithm(), routes())
-        .prop_map(|(id, vips, hosts, ports, balancer, routes)| Service { id, vips, hosts, ports, balancer, routes })
+    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), algorithm(), routes(), any::<bool>())
+        .prop_map(|(id, vips, hosts, ports, balancer, routes, outside)| Service { id, vips, hosts, ports, balancer, routes, outside })
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
     let endpoint = (any::<SocketAddr>(), text(), vec(version(), 0..3), option::of(identity().prop_map(Arc::new)));
     let endpoint = endpoint.prop_map(|(address, workload, versions, identity)| Endpoint { address, workload, versions, identity });
     let id = (service_id(), any::<u16>()).prop_map(|(service, port)| EndpointsId::new(service, port));
-    (id, vec(endpoint, 0..20)).prop_map(|(id, endpoints)| Endpoints { id, endpoints })
+    let roots = vec(vec(any::<u8>(), 0..40).prop_map(Arc::from), 0..3);
+    let origination = (text(), roots).prop_map(|(server_name, roots)| Arc::new(Origination { server_name, roots }));
+    (id, vec(endpoint, 0..20), option::of(origination)).prop_map(|(id, endpoints, origination)| Endpoints { id, endpoints, origination })
 }
 
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
     let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()), guard());
     let inbound = inbound.prop_map(|(port, protocol, service, version, guard)| InboundPort { port, protocol, service, version, guard });
-    (service_id(), vec(inbound, 0..4), guard()).prop_map(|(id, inbound, others)| Workload {
+    let egress = prop::sample::select(vec![Egress::Allow, Egress::RegisteredOnly]);
+    let outside = (egress, vec(any::<u16>(), 0..3), vec(network(), 0..2));
+    (service_id(), vec(inbound, 0..4), guard(), outside).prop_map(|(id, inbound, others, (egress, outside_ports, inside))| Workload {
         id: WorkloadId::new(id.namespace, id.name),
         inbound,
         others,
+        egress,
+        outside_ports,
+        inside,
     })
 }
 
@@ -83,11 +90,15 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn condition() -> impl Strategy<Value = Condition> {
     let peer = (text(), option::of(text()), option::of(text()));
     let peer = peer.prop_map(|(trust_domain, namespace, service_account)| Source::Peer { trust_domain, namespace, service_account });
-    let block = (any::<IpAddr>(), 0u8..=32).prop_map(|(ip, bits)| Source::Block(ipnet::IpNet::new(ip, bits).unwrap()));
+    let block = network().prop_map(Source::Block);
     let path = prop_oneof![text().prop_map(PathRule::Exact), text().prop_map(PathRule::Below)];
     let claims = prop::collection::btree_map(text(), vec(text(), 0..2), 0..2);
     (vec(prop_oneof![peer, block], 0..2), vec(any::<u16>(), 0..2), vec(text(), 0..2), vec(path, 0..2), claims)
         .prop_map(|(from, ports, methods, paths, claims)| Condition { from, ports, methods, paths, claims })
+}
+
+fn network() -> impl Strategy<Value = ipnet::IpNet> {
+    (any::<IpAddr>(), 0u8..=32).prop_map(|(ip, bits)| ipnet::IpNet::new(ip, bits).unwrap())
 }
 
 fn issuer() -> impl Strategy<Value = Issuer> {

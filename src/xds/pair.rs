@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use leno_core::authorize::Guard;
 use leno_core::balance::Algorithm;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
@@ -33,7 +32,7 @@ impl World {
             Subject::Service(id) => id,
             Subject::Trust => return Some(Arc::new(Encoded::new(Subject::Trust, &encode_trust(&Trust::default())))),
             Subject::Workload(id) => {
-                let workload = Workload { id: id.clone(), inbound: Vec::new(), others: Guard::default() };
+                let workload = Workload::new(id.clone());
                 return Some(Arc::new(Encoded::new(subject.clone(), &encode_workload(&workload))));
             }
             Subject::Address(_) | Subject::Host(_) => self.aliases.get(subject)?,
@@ -53,6 +52,7 @@ fn service(id: &ServiceId, revision: u8) -> Service {
         ports: Vec::new(),
         balancer: Algorithm::Random,
         routes: Default::default(),
+        outside: false,
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule, Source};
 use leno_core::names::Name;
 use leno_core::trust::{Held, Trust};
+use leno_core::workload::Egress;
 use prost::Message;
 
 use crate::decode::DecodeError;
@@ -247,6 +248,20 @@ fn posture_of(posture: i32) -> Result<Posture, DecodeError> {
     Ok(match known(posture, "posture")? {
         wire::Posture::Allow => Posture::Allow,
         wire::Posture::Deny => Posture::Deny,
+    })
+}
+
+pub(crate) fn egress(egress: Egress) -> wire::Egress {
+    match egress {
+        Egress::Allow => wire::Egress::Allow,
+        Egress::RegisteredOnly => wire::Egress::RegisteredOnly,
+    }
+}
+
+pub(crate) fn egress_of(egress: i32) -> Result<Egress, DecodeError> {
+    Ok(match known(egress, "mode of egress")? {
+        wire::Egress::Allow => Egress::Allow,
+        wire::Egress::RegisteredOnly => Egress::RegisteredOnly,
     })
 }
 

@@ -243,6 +243,7 @@ mod tests {
             ports: Vec::new(),
             balancer: leno_core::balance::Algorithm::Random,
             routes: leno_core::route::RouteTable::default(),
+            outside: false,
         })
     }
 

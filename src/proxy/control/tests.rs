@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use leno_core::authorize::Guard;
 use leno_core::names::{Identity, WorkloadId};
 use leno_core::workload::Workload;
 use leno_xds::encode::encode_workload;
@@ -86,7 +85,7 @@ fn signed(root: &Authority, seen: &Seen) -> Says {
 
 /// The beginning of a stream that tells the proxy what it is and goes on.
 fn stream(more: Vec<Bytes>) -> Says {
-    let own = Workload { id: WorkloadId::new("shop", "web-1"), inbound: Vec::new(), others: Guard::default() };
+    let own = Workload::new(WorkloadId::new("shop", "web-1"));
     let workload = resource(ResourceType::Workload, "shop/web-1", encode_workload(&own));
     Says { status: 200, data: std::iter::once(workload).chain(more).collect(), ..Says::default() }
 }

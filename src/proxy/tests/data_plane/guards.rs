@@ -24,7 +24,7 @@ pub(crate) fn guarded(protocol: Protocol, authorization: Authorization) -> Updat
     let guard = Guard { authorization: Arc::new(authorization), ..Guard::default() };
     let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard }];
     let id = WorkloadId::new("shop", "web-1");
-    Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default() }))
+    Update::Workload(Arc::new(Workload { inbound, ..Workload::new(id) }))
 }
 
 /// A worker before `app`. It has an identity, so that nothing passes before it knows the rules.

@@ -107,6 +107,7 @@ impl Mesh {
             ports: vec![ServicePort { port: PORT, protocol }],
             balancer,
             routes,
+            outside: false,
         });
         self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
         self.tell(Update::Service(payment(), Some(service)));
@@ -124,7 +125,7 @@ impl Mesh {
 
     pub(crate) fn set_these(&self, endpoints: Vec<Endpoint>) {
         let id = EndpointsId::new(payment(), PORT);
-        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints });
+        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints, origination: None });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }

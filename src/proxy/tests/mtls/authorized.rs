@@ -30,7 +30,7 @@ fn only_orders(app: SocketAddr, authority: &Authority, protocol: Protocol) -> (M
     let (mesh, address) = setup.start_with(|| Accept::InboundApp { app, port: APP_PORT });
     mesh.tell(Update::Trust(authority.trust()));
     mesh.tell(Update::Credentials(authority.credentials(PAYMENT)));
-    mesh.tell(Update::Workload(Arc::new(Workload { id, inbound, others: Guard::default() })));
+    mesh.tell(Update::Workload(Arc::new(Workload { inbound, ..Workload::new(id) })));
     (mesh, address)
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn workload(mode: Mode, protocol: Protocol) -> Update {
     let guard = Guard { mode, ..Guard::default() };
     let port = InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard };
     let id = WorkloadId::new("shop", "payment-1");
-    Update::Workload(Arc::new(Workload { id, inbound: vec![port], others: Guard::default() }))
+    Update::Workload(Arc::new(Workload { inbound: vec![port], ..Workload::new(id) }))
 }
 
 /// The proxy before `app`, with settings of the test's own.
