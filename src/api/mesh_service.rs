@@ -44,11 +44,18 @@ use crate::status::{ProxyStatus, conditions_schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_OR_EXTERNAL, &rules::NO_VERSIONS_OUTSIDE])))]
 pub struct MeshServiceSpec {
-    /// Name of the Service (v1) behind it, in the same namespace. Default: the name of this object.
+    /// Name of the Service (v1) behind it, in the same namespace. Default: the name of this object. Not together with external.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_NAME])))]
     pub service: Option<String>,
+
+    /// Something outside the cluster, instead of a Service: this object is then a service of its own, called as it is.
+    /// Apps go on calling it by its own names; their proxies know it by the address that is dialled, by the Host of HTTP requests
+    /// and by the server name of TLS. Default: nothing outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 
     /// Further host names by which callers reach the service, beside those of cluster DNS: full names, lower case,
     /// without scheme and port. They count where callers address their sidecar by name (an HTTP proxy's way, as under
@@ -75,6 +82,44 @@ pub struct MeshServiceSpec {
     /// How one endpoint is chosen among many. Default: LeastRequest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+}
+
+/// Something outside the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// Where it is: host names in lower case, which the controller looks up every 30 seconds, and IP addresses. Callers find it by
+    /// the host names too, as if they stood in hosts.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)), extend(
+        "x-kubernetes-list-type" = "set",
+        "x-kubernetes-validations" = rules::list(&[&rules::OUTSIDE_ADDRESSES]),
+    ))]
+    pub addresses: Vec<String>,
+    /// The ports that callers dial. What is spoken on them is said in spec.ports, or told by the first bytes.
+    #[schemars(length(min = 1, max = 64), inner(range(min = 1, max = 65535)), extend("x-kubernetes-list-type" = "set"))]
+    pub ports: Vec<u16>,
+    /// TLS that the proxy begins on the app's behalf: the app speaks plain text, the server outside sees TLS (1.3 or 1.2) and must
+    /// prove its name. What the app encrypts itself is carried as it is. Default: bytes go out as the app sends them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<OutsideTls>,
+}
+
+/// TLS that proxies begin with something outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutsideTls {
+    /// The port at which the server speaks TLS, such as 443 where apps dial 80. Default: the port that was dialled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// The name that the server's certificate must be for; a host name is sent as SNI. Default: the first of addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::list(&[&rules::OUTSIDE_NAME])))]
+    pub server_name: Option<String>,
+    /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the public authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536), extend("x-kubernetes-validations" = rules::list(&[&rules::CA_BUNDLE])))]
+    pub ca_bundle: Option<String>,
 }
 
 /// What is spoken on one port.
@@ -149,7 +194,7 @@ pub struct MeshServiceStatus {
     /// The generation of the object that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The Service behind it: `spec.service`, or its default.
+    /// The service it is: `spec.service` or its default; with `spec.external` the object's own name.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service: Option<String>,

@@ -76,6 +76,56 @@ pub const HOSTS: Rule = Rule {
     }),
 };
 
+/// A Service or something outside.
+pub const SERVICE_OR_EXTERNAL: Rule = Rule {
+    message: "write service (a Service of this namespace) or external (something outside the cluster), not both",
+    test: Test::Cel("!(has(self.service) && has(self.external))", |value| {
+        value.get("service").is_none() || value.get("external").is_none()
+    }),
+};
+
+/// No versions outside.
+pub const NO_VERSIONS_OUTSIDE: Rule = Rule {
+    message: "leave versions out where external is written: what is outside the cluster has no pods whose labels could tell versions apart",
+    test: Test::Cel("!(has(self.versions) && self.versions.size() > 0 && has(self.external))", |value| {
+        value.get("versions").is_none_or(|versions| elements(versions).next().is_none()) || value.get("external").is_none()
+    }),
+};
+
+/// Host names and IP addresses.
+pub const OUTSIDE_ADDRESSES: Rule = Rule {
+    message: "write addresses as host names in lower case or IP addresses, without scheme, port or wildcard, such as api.example.com",
+    test: Test::Cel(
+        r#"self.all(a, a.matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$") || a.matches(r"^[0-9a-f.]*:[0-9a-f:.]*$"))"#,
+        |value| strings(value).all(is_outside),
+    ),
+};
+
+/// A host name or an IP address.
+pub const OUTSIDE_NAME: Rule = Rule {
+    message: "write the server's name as a host name in lower case or an IP address, such as api.example.com",
+    test: Test::Cel(
+        r#"self.matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$") || self.matches(r"^[0-9a-f.]*:[0-9a-f:.]*$")"#,
+        |value| value.as_str().is_some_and(is_outside),
+    ),
+};
+
+/// Certificates.
+pub const CA_BUNDLE: Rule = Rule {
+    message: "write the certificates of the authorities in PEM, each from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----",
+    test: Test::Cel("self.contains('-----BEGIN CERTIFICATE-----')", |value| {
+        value.as_str().is_some_and(|text| text.contains("-----BEGIN CERTIFICATE-----"))
+    }),
+};
+
+/// Egress belongs to callers.
+pub const EGRESS_WITHOUT_TARGET: Rule = Rule {
+    message: "write egress in a policy without targetRef: where pods may connect to is said for pods (selector) or the whole namespace",
+    test: Test::Cel("!(has(self.targetRef) && has(self.egress))", |value| {
+        value.get("targetRef").is_none() || value.get("egress").is_none()
+    }),
+};
+
 /// Labels of pods.
 pub const LABELS: Rule = Rule {
     message: "write labels as pods carry them: keys such as version or app.kubernetes.io/version, values of at most 63 letters, \
@@ -169,10 +219,10 @@ pub const TARGET_OR_SELECTOR: Rule = Rule {
 
 /// A policy without content.
 pub const SAYS_SOMETHING: Rule = Rule {
-    message: "say something: at least one of mtls, jwt and authorization; to refuse every call, write action: Deny and \
+    message: "say something: at least one of mtls, jwt, authorization and egress; to refuse every call, write action: Deny and \
               authorization: [{}]",
-    test: Test::Cel("has(self.mtls) || has(self.jwt) || has(self.authorization)", |value| {
-        ["mtls", "jwt", "authorization"].iter().any(|field| value.get(field).is_some())
+    test: Test::Cel("has(self.mtls) || has(self.jwt) || has(self.authorization) || has(self.egress)", |value| {
+        ["mtls", "jwt", "authorization", "egress"].iter().any(|field| value.get(field).is_some())
     }),
 };
 
@@ -269,7 +319,7 @@ const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Every rule, for [`crate::check`] to find by its CEL.
-pub(crate) const ALL: [&Rule; 32] = [
+pub(crate) const ALL: [&Rule; 38] = [
     &DURATION,
     &SERVICE_NAME,
     &TARGET_NAME,
@@ -291,6 +341,12 @@ pub(crate) const ALL: [&Rule; 32] = [
     &PORT_WITH_SERVICE,
     &TARGET_OR_SELECTOR,
     &SAYS_SOMETHING,
+    &EGRESS_WITHOUT_TARGET,
+    &SERVICE_OR_EXTERNAL,
+    &NO_VERSIONS_OUTSIDE,
+    &OUTSIDE_ADDRESSES,
+    &OUTSIDE_NAME,
+    &CA_BUNDLE,
     &ONE_KEY_SET,
     &KEYS_URL,
     &HEADER_NAMES,
@@ -334,6 +390,11 @@ pub(crate) fn list(rules: &[&Rule]) -> Value {
 
 fn is_match(pattern: &str, text: &str) -> bool {
     Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+}
+
+/// Whether `text` has the form of a host name or an IP address.
+fn is_outside(text: &str) -> bool {
+    is_match(DNS_NAME, text) || is_match("^[0-9a-f.]*:[0-9a-f:.]*$", text)
 }
 
 fn elements(value: &Value) -> impl Iterator<Item = &Value> {

@@ -54,7 +54,7 @@ use crate::traffic_policy::TargetRef;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::TARGET_OR_SELECTOR, &rules::SAYS_SOMETHING])))]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::TARGET_OR_SELECTOR, &rules::SAYS_SOMETHING, &rules::EGRESS_WITHOUT_TARGET])))]
 pub struct SecurityPolicySpec {
     /// The service that the policy is for, in the same namespace: the policy holds for the ports of its pods to which the service
     /// leads, for all callers, however they address the pod. Default: by selector; without one, every pod of the namespace.
@@ -70,6 +70,11 @@ pub struct SecurityPolicySpec {
     /// policy of the whole namespace says; of several of one kind the strictest counts. Default: as in the rest of the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
+
+    /// Where the pods may connect to outside the cluster; not with targetRef. What a policy with selector says counts before what a
+    /// policy of the whole namespace says; of several of one kind the strictest counts. Default: as in the rest of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 
     /// Whose tokens (JSON Web Tokens, RFC 7519) are taken. A request with a token that does not verify is answered 401, whatever
     /// the rules say; one without a token has no claims. Default: tokens are not looked at.
@@ -117,6 +122,25 @@ pub enum Mode {
     Permissive,
     /// Everybody speaks plain.
     Disabled,
+}
+
+/// Connections to the outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Egress {
+    /// Allow: anywhere. RegisteredOnly: only to services, and to what a MeshService registers (spec.external); HTTP requests to
+    /// anything else are answered 502, other connections are reset.
+    pub mode: EgressMode,
+}
+
+/// Where pods may connect to outside the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EgressMode {
+    /// Anywhere.
+    #[default]
+    Allow,
+    /// Only to what is registered.
+    RegisteredOnly,
 }
 
 /// What happens to calls that match.

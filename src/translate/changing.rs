@@ -13,6 +13,7 @@ use crate::member::Member;
 use crate::mesh::Mesh;
 use crate::namespace::{InForce, Namespace};
 use crate::object::Kind;
+use crate::outside::Lookups;
 use crate::policy::{Policy, TargetRef};
 use crate::service::Service;
 use crate::touched::Touched;
@@ -34,6 +35,10 @@ impl Namespace {
         if old == new.as_ref() {
             return;
         }
+        if let Some((_, mesh)) = self.mesh_in_force(name) {
+            // Something outside of this name is hidden by the Service, or comes forth again.
+            effects.hosts.extend(mesh.outside.is_some().then(|| mesh.hosts.clone()).into_iter().flatten());
+        }
         let moved = match (old, &new) {
             (Some(old), Some(new)) => old.is_found_elsewhere(new),
             (_, _) => true,
@@ -48,6 +53,11 @@ impl Namespace {
         if moved && let Some((_, mesh)) = self.mesh_in_force(name) {
             effects.hosts.extend(mesh.hosts.iter().cloned());
         }
+        self.touch_dependents(name, effects);
+    }
+
+    /// Touches what speaks of the service called `name`, which came, changed or went.
+    fn touch_dependents(&self, name: &Name, effects: &mut Effects) {
         self.touch_mesh_reports(name, effects);
         self.touch_policy_reports(name, effects);
         // A policy for a MeshService of this name, which is not there, is told of the Service.
@@ -128,7 +138,7 @@ impl Namespace {
     }
 
     /// A MeshService came, changed or went.
-    pub(crate) fn put_mesh(&mut self, name: &Name, new: Option<Tracked<Mesh>>, effects: &mut Effects) {
+    pub(crate) fn put_mesh(&mut self, name: &Name, new: Option<Tracked<Mesh>>, lookups: &Lookups, effects: &mut Effects) {
         let old = self.meshes.get(name);
         if old == new.as_ref() {
             return;
@@ -140,6 +150,12 @@ impl Namespace {
         }
         let services: BTreeSet<Name> = [&before, &after].into_iter().flatten().map(|mesh| mesh.service.clone()).collect();
         let snapshots = self.snapshots(&services, effects);
+        let outside = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| Some(mesh.outside.as_ref()?.service(&self.name, name, lookups)));
+        let outside = outside(&after);
+        let is_elsewhere = before.as_ref().map(|mesh| &mesh.outside) != after.as_ref().map(|mesh| &mesh.outside);
+        if is_elsewhere {
+            self.touch_outside(name, effects);
+        }
         let target = TargetRef::MeshService(name.clone());
         self.touch_securities_of(&target, effects);
         if let Some(mesh) = before {
@@ -149,10 +165,37 @@ impl Namespace {
             self.meshes_for.entry(mesh.service.clone()).or_default().insert(name.clone());
         }
         replace(&mut self.meshes, name, new);
+        replace(&mut self.outsides, name, outside);
         self.compare(&snapshots, effects);
+        if is_elsewhere {
+            self.touch_outside(name, effects);
+        }
         effects.touched.reports.insert(self.key(Kind::MeshService, name));
         self.touch_policies_of(&target, effects);
         self.touch_securities_of(&target, effects);
+    }
+
+    /// Host names of what the MeshService called `name` registers mean other addresses than before.
+    pub(crate) fn move_outside(&mut self, name: &Name, lookups: &Lookups, effects: &mut Effects) {
+        let Some(mesh) = self.meshes.get(name).and_then(Tracked::value) else { return };
+        let Some(outside) = &mesh.outside else { return };
+        let moved = outside.service(&self.name, name, lookups);
+        effects.touched.reports.insert(self.key(Kind::MeshService, name));
+        if self.outsides.get(name) != Some(&moved) {
+            self.outsides.insert(name.clone(), moved);
+            effects.touched.names = true;
+            self.touch_endpoints(name, effects);
+        }
+    }
+
+    /// Touches what is registered outside as `name`, if anything is, and what speaks of it.
+    fn touch_outside(&self, name: &Name, effects: &mut Effects) {
+        if self.is_outside(name) {
+            effects.touched.names = true;
+            effects.touched.services.insert(self.service_id(name));
+            self.touch_endpoints(name, effects);
+            self.touch_dependents(name, effects);
+        }
     }
 
     /// A TrafficPolicy came, changed or went.
@@ -233,7 +276,7 @@ impl Namespace {
     }
 
     pub(crate) fn touch_endpoints(&self, service: &Name, effects: &mut Effects) {
-        if let Some(found) = self.services.get(service) {
+        if let Some(found) = self.found(service) {
             let ids = found.ports.iter().map(|port| EndpointsId::new(found.id.clone(), port.number));
             effects.touched.endpoints.extend(ids);
         }

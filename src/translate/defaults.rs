@@ -1,7 +1,9 @@
 //! What holds for the whole mesh where no object says otherwise.
 
+use ipnet::IpNet;
 use leno_core::authorize::{Mode, Posture};
 use leno_core::names::Name;
+use leno_core::workload::Egress;
 
 /// The trust domain of a mesh that names none.
 pub const TRUST_DOMAIN: &str = "cluster.local";
@@ -21,6 +23,10 @@ pub struct Defaults {
     /// pod is seen nobody knows who must answer there: to call it plain would be to send in the clear what must not be. In
     /// files, where slices may stand for pods that nobody lists, it is not.
     pub holds_unknown_pods: bool,
+    /// Where apps may connect to outside the cluster, where no SecurityPolicy says.
+    pub egress: Egress,
+    /// Networks whose addresses are never outside: those of pods, which may be dialled without a service.
+    pub inside: Vec<IpNet>,
 }
 
 impl Defaults {
@@ -32,6 +38,8 @@ impl Defaults {
             mode: Mode::default(),
             posture: Posture::default(),
             holds_unknown_pods: false,
+            egress: Egress::default(),
+            inside: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leno_api::k8s::Labels;
 use leno_core::authorize::{Authorization, Guard, Issuer, Mode, Policy};
 use leno_core::names::Name;
+use leno_core::workload::Egress;
 
 use crate::backing::Pod;
 use crate::namespace::Namespace;
@@ -53,6 +54,15 @@ impl<'a> Guards<'a> {
     /// What holds where no service leads.
     pub(crate) fn others(&self) -> Guard {
         self.others.clone()
+    }
+
+    /// Where the workload may connect to outside the cluster.
+    pub(crate) fn egress(&self) -> Egress {
+        let strictest = |of_namespace: bool| {
+            let said = self.general.iter().filter(|security| matches!(security.scope, Scope::Namespace) == of_namespace);
+            said.filter_map(|security| security.egress).max_by_key(|egress| *egress == Egress::RegisteredOnly)
+        };
+        strictest(false).or_else(|| strictest(true)).unwrap_or(self.namespace.defaults.egress)
     }
 
     /// What holds for the workload's port `number`.

@@ -3,6 +3,7 @@
 use leno_api::status::{ACCEPTED, RESOLVED_REFS};
 use leno_core::authorize::Action;
 use leno_core::names::{Name, ServiceId};
+use leno_core::workload::Egress;
 
 use crate::namespace::Namespace;
 use crate::report::{Report, reason};
@@ -18,6 +19,12 @@ impl Namespace {
         let object = self.securities.get(name)?;
         let Some(security) = object.value() else { return Some(unusable(object)) };
         let target = security.target().map(|target| self.target(target)).transpose();
+        let target = target.and_then(|service| match service {
+            Some(id) if self.outside(&id.name).is_some() => Err(format!(
+                "{id} is outside the cluster (spec.external of a MeshService), where nobody guards its ports. Name another target in spec.targetRef."
+            )),
+            service => Ok(service),
+        });
         let accepted = match &target {
             _ if !object.problems.is_empty() => invalid(object, target.is_ok()),
             Err(message) => fails(ACCEPTED, reason::TARGET_NOT_FOUND, message.clone()),
@@ -43,7 +50,15 @@ impl Namespace {
             Some(Action::Audit) => " It refuses nothing; calls that it would refuse are counted and logged.",
             None => "",
         };
-        format!("In force for {scope}.{effect}")
+        let outside = match security.egress {
+            Some(Egress::RegisteredOnly) if self.defaults.inside.is_empty() => {
+                " Outside the cluster they reach only what a MeshService registers. Pods that are dialled by their own addresses, as \
+                 those of headless Services are, count as outside until the chart's egress.clusterNetworks names their network."
+            }
+            Some(Egress::RegisteredOnly) => " Outside the cluster they reach only what a MeshService registers.",
+            Some(Egress::Allow) | None => "",
+        };
+        format!("In force for {scope}.{effect}{outside}")
     }
 
     /// What `security` names and is not there.

@@ -7,7 +7,7 @@
 //! Reading order: [`object`], [`translator`], then inside: `namespace` (what is stored), `changing` (what a change touches),
 //! `model`, `serving` and `resolve` (the model), `reporting`; `guard` and what begins with it
 //! does the same for SecurityPolicies. `mesh`, `policy`, `security`, `service`,
-//! `member` and `backing` read single objects.
+//! `outside`, `member` and `backing` read single objects.
 
 mod age;
 mod backing;
@@ -22,6 +22,7 @@ mod mesh;
 mod model;
 mod namespace;
 pub mod object;
+mod outside;
 mod policy;
 pub mod report;
 mod reporting;

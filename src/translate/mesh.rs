@@ -8,6 +8,8 @@ use leno_core::balance::Algorithm;
 use leno_core::names::Name;
 use leno_core::service::Protocol;
 
+use crate::outside::{self, Outside};
+
 /// A good MeshService.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Mesh {
@@ -21,6 +23,8 @@ pub(crate) struct Mesh {
     pub(crate) versions: Vec<Version>,
     /// How an endpoint is chosen.
     pub(crate) balancer: Algorithm,
+    /// What it is, where that is outside the cluster: then `service` is its own name.
+    pub(crate) outside: Option<Outside>,
 }
 
 /// A named subset of the endpoints.
@@ -72,12 +76,14 @@ pub(crate) fn read(object: &api::MeshService) -> Result<Mesh, Vec<String>> {
     for (index, port) in spec.ports.iter().enumerate().filter(|(_, port)| !ports.insert(port.port)) {
         problems.push(format!("spec.ports[{index}]: port {} is listed twice: list it once.", port.port));
     }
-    if problems.is_empty() { Ok(mesh(object)) } else { Err(problems) }
+    let outside = spec.external.as_ref().map(|external| outside::read(spec, external, &mut problems));
+    if problems.is_empty() { Ok(mesh(object, outside)) } else { Err(problems) }
 }
 
-fn mesh(object: &api::MeshService) -> Mesh {
+fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
     let spec = &object.spec;
-    let mut hosts: Vec<Name> = spec.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
+    let found = outside.iter().flat_map(|outside| &outside.hosts).cloned();
+    let mut hosts: Vec<Name> = spec.hosts.iter().map(|host| host.to_ascii_lowercase().into()).chain(found).collect();
     hosts.sort();
     hosts.dedup();
     Mesh {
@@ -86,6 +92,7 @@ fn mesh(object: &api::MeshService) -> Mesh {
         ports: spec.ports.iter().map(|it| (it.port, protocol(it.protocol))).collect(),
         versions: spec.versions.iter().map(|it| Version { name: it.name.as_str().into(), labels: it.labels.iter().collect() }).collect(),
         balancer: algorithm(object.algorithm()),
+        outside,
     }
 }
 
@@ -108,7 +115,7 @@ fn algorithm(algorithm: api::mesh_service::Algorithm) -> Algorithm {
 }
 
 /// Whether `host` is one host name: letters, digits, `-` and single dots.
-fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     let label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     host.len() <= 253 && host.split('.').all(label)
 }

@@ -6,7 +6,7 @@ use leno_core::authorize::Guard;
 use leno_core::names::Name;
 use leno_core::service as core;
 use leno_core::service::Protocol;
-use leno_core::workload::{Egress, InboundPort, Workload};
+use leno_core::workload::{InboundPort, Workload};
 
 use crate::backing::{Local, Pod};
 use crate::guard::{Guards, KeySets, Lead};
@@ -18,21 +18,25 @@ impl Namespace {
     /// The service called `name`, if it is in the mesh.
     pub(crate) fn service(&self, name: &str) -> Option<core::Service> {
         let service = self.mesh_service(name)?;
+        let is_outside = self.is_outside(name);
         let mesh = self.mesh_in_force(name).map(|(_, mesh)| mesh);
         let mesh = mesh.as_deref();
         let ports = service.ports.iter().map(|port| core::ServicePort { port: port.number, protocol: protocol(port, mesh) });
         Some(core::Service {
             id: service.id.clone(),
-            vips: service.vips.to_vec(),
+            // Addresses outside come and go as DNS has it; proxies need them as endpoints only.
+            vips: if is_outside { Vec::new() } else { service.vips.to_vec() },
             hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(),
             ports: ports.collect(),
             balancer: mesh.map(|mesh| mesh.balancer).unwrap_or_default(),
             routes: self.routes(service, mesh),
+            outside: is_outside,
         })
     }
 
-    /// What the pod or workload called `name` is, if it is known, be it only by slices that name it. `keys` are those of issuers.
-    pub(crate) fn workload(&self, name: &str, keys: &KeySets) -> Option<Workload> {
+    /// What the pod or workload called `name` is, if it is known, be it only by slices that name it. `keys` are those of issuers,
+    /// `outside_ports` those of everything outside.
+    pub(crate) fn workload(&self, name: &str, keys: &KeySets, outside_ports: &[u16]) -> Option<Workload> {
         let pod = self.pods.get_key_value(name).map(|(name, _)| name);
         let stored = pod.or_else(|| self.locals.get_key_value(name).map(|(name, _)| name))?;
         let leads = self.leads(stored);
@@ -46,7 +50,14 @@ impl Namespace {
             }
         }
         let inbound = inbound.into_values().map(|lead| self.inbound(stored, lead, guards.of(lead.number)));
-        Some(Workload { id: self.workload_id(stored), inbound: inbound.collect(), others: guards.others(), egress: Egress::default() })
+        Some(Workload {
+            id: self.workload_id(stored),
+            inbound: inbound.collect(),
+            others: guards.others(),
+            egress: guards.egress(),
+            outside_ports: outside_ports.to_vec(),
+            inside: self.defaults.inside.clone(),
+        })
     }
 
     /// The port of the pod or workload called `name` to which `lead` leads.

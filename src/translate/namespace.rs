@@ -26,6 +26,8 @@ pub(crate) struct Namespace {
     /// What holds where nothing else is said.
     pub(crate) defaults: Arc<Defaults>,
     pub(crate) services: BTreeMap<Name, Service>,
+    /// What good MeshServices register outside the cluster, by their names, in the form of Services: the addresses are its own.
+    pub(crate) outsides: BTreeMap<Name, Service>,
     /// Slices by service, ordered by their names. A service mostly has one.
     pub(crate) slices: BTreeMap<Name, Vec<Slice>>,
     /// Pods that are known or that slices name.
@@ -65,6 +67,7 @@ impl Namespace {
             defaults,
             accounts: Accounts::default(),
             services: BTreeMap::new(),
+            outsides: BTreeMap::new(),
             slices: BTreeMap::new(),
             pods: HashMap::new(),
             locals: BTreeMap::new(),
@@ -113,6 +116,11 @@ impl Namespace {
         WorkloadId::new(self.name.clone(), name.clone())
     }
 
+    /// Every pod and workload.
+    pub(crate) fn workload_ids(&self) -> impl Iterator<Item = WorkloadId> {
+        self.pods.keys().chain(self.locals.keys()).map(|name| self.workload_id(name))
+    }
+
     /// The key of an object of this namespace.
     pub(crate) fn key(&self, kind: Kind, name: &Name) -> ObjectKey {
         ObjectKey::new(kind, self.name.clone(), name.clone())
@@ -120,7 +128,22 @@ impl Namespace {
 
     /// The service called `name`, if it is in the mesh.
     pub(crate) fn mesh_service(&self, name: &str) -> Option<&Service> {
-        self.services.get(name).filter(|service| !service.external)
+        self.found(name).filter(|service| !service.external)
+    }
+
+    /// The Service called `name`, or else what is registered outside the cluster by that name.
+    pub(crate) fn found(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).or_else(|| self.outsides.get(name))
+    }
+
+    /// What the service called `name` is, where that is outside the cluster.
+    pub(crate) fn outside(&self, name: &str) -> Option<Arc<Mesh>> {
+        self.is_outside(name).then(|| self.mesh_in_force(name).map(|(_, mesh)| mesh)).flatten()
+    }
+
+    /// Whether `name` is that of something outside the cluster, and of no Service.
+    pub(crate) fn is_outside(&self, name: &str) -> bool {
+        self.outsides.contains_key(name) && !self.services.contains_key(name)
     }
 
     /// What is kept of a Pod.
@@ -177,9 +200,14 @@ impl Namespace {
         InForce { mesh: self.mesh_in_force(service), policy: self.policy_in_force(service) }
     }
 
-    /// The MeshService that holds for `service`: the oldest.
+    /// The MeshService that holds for `service`: the oldest; of something outside, the one that registers it.
     pub(crate) fn mesh_in_force(&self, service: &str) -> Option<(Name, Arc<Mesh>)> {
-        oldest(&self.meshes, self.meshes_for(service))
+        let is_outside = self.is_outside(service);
+        let of_its_kind = |name: &&Name| {
+            let mesh = self.meshes.get(*name).and_then(Tracked::value);
+            mesh.is_some_and(|mesh| mesh.outside.is_some() == is_outside)
+        };
+        oldest(&self.meshes, self.meshes_for(service).filter(of_its_kind))
     }
 
     /// The TrafficPolicy that holds for `service`: the oldest.

@@ -72,6 +72,8 @@ pub mod reason {
     pub const KEYS_NOT_FETCHED: &str = "KeysNotFetched";
     /// Nobody says whose tokens are taken.
     pub const ISSUER_NOT_FOUND: &str = "IssuerNotFound";
+    /// A host name outside the cluster means no address.
+    pub const HOST_NOT_FOUND: &str = "HostNotFound";
     /// An older MeshService names the same host.
     pub const HOST_CONFLICTED: &str = "HostConflicted";
 }

@@ -5,6 +5,7 @@ use leno_core::names::{Name, ServiceId};
 
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
+use crate::outside::{Lookups, Outside};
 use crate::policy::TargetRef;
 use crate::report::{Condition, Report, reason};
 use crate::resolve::{Unresolved, listed, ports_of};
@@ -18,8 +19,9 @@ pub(crate) struct TakenHost {
 }
 
 impl Namespace {
-    /// The report on the MeshService called `name`. `taken` are its hosts that callers of other namespaces find elsewhere.
-    pub(crate) fn mesh_report(&self, name: &str, taken: &[TakenHost]) -> Option<Report> {
+    /// The report on the MeshService called `name`. `taken` are its hosts that callers of other namespaces find elsewhere,
+    /// `lookups` what host names outside mean.
+    pub(crate) fn mesh_report(&self, name: &str, taken: &[TakenHost], lookups: &Lookups) -> Option<Report> {
         let (name, object) = self.meshes.get_key_value(name)?;
         let Some(mesh) = object.value() else { return Some(unusable(object)) };
         let id = self.service_id(&mesh.service);
@@ -27,6 +29,10 @@ impl Namespace {
         let other = in_force.filter(|winner| winner != name);
         let accepted = if object.problems.is_empty() {
             match &other {
+                _ if mesh.outside.is_some() && self.services.contains_key(name) => hidden(&id),
+                None if mesh.outside.is_some() => {
+                    holds(ACCEPTED, reason::ACCEPTED, format!("In force: {id} is outside the cluster."))
+                }
                 Some(other) => conflicted("MeshService", &self.name, other, &id),
                 None if self.mesh_service(&mesh.service).is_none() => {
                     holds(ACCEPTED, reason::ACCEPTED, format!("Good, and without effect while Service {id} is not in the mesh."))
@@ -39,7 +45,11 @@ impl Namespace {
         let service = self.mesh_service(&mesh.service);
         let counted = service.filter(|_| other.is_none()).map(|service| self.counts(service, mesh));
         let (endpoints, versions) = counted.map_or((None, Vec::new()), |(counts, versions)| (Some(counts), versions));
-        let resolved = summary(&self.unresolved_of_mesh(mesh, &id, taken), "The Service and its ports exist.");
+        let (unresolved, otherwise) = match &mesh.outside {
+            None => (self.unresolved_of_mesh(mesh, &id, taken), "The Service and its ports exist."),
+            Some(outside) => (unresolved_outside(mesh, outside, lookups, taken, &self.name), "Every host name means an address."),
+        };
+        let resolved = summary(&unresolved, otherwise);
         Some(Report { generation: object.generation, service: Some(id), endpoints, versions, conditions: vec![accepted, resolved] })
     }
 
@@ -88,7 +98,7 @@ impl Namespace {
             },
         };
         let id = self.service_id(&service);
-        match (self.services.get(&service), target) {
+        match (self.found(&service), target) {
             (Some(found), _) if found.external => {
                 Err(format!("Service {id} is of type ExternalName, which the mesh does not carry. Name another target in spec.targetRef."))
             }
@@ -116,16 +126,56 @@ impl Namespace {
             let message = format!("Service {id} has no TCP port {} (it has {}): correct spec.ports.", listed(&lacking), ports_of(service));
             unresolved.push(Unresolved { reason: reason::PORT_NOT_FOUND, message });
         }
-        unresolved.extend(taken.iter().map(|TakenHost { host, namespace, mesh }| Unresolved {
-            reason: reason::HOST_CONFLICTED,
-            message: format!(
-                "MeshService {namespace}/{mesh} is older and names host {host} too, so callers outside namespace {} are sent there. \
-                 Remove the host from one of the two.",
-                self.name
-            ),
-        }));
+        unresolved.extend(taken_elsewhere(taken, &self.name));
         unresolved
     }
+}
+
+/// What `mesh`, which is `outside`, names and is not there.
+fn unresolved_outside(mesh: &Mesh, outside: &Outside, lookups: &Lookups, taken: &[TakenHost], namespace: &str) -> Vec<Unresolved> {
+    let mut unresolved: Vec<Unresolved> = outside.hosts.iter().filter_map(|host| unknown_host(host, lookups)).collect();
+    let lacking: Vec<u16> = mesh.ports.iter().map(|(port, _)| *port).filter(|port| !outside.ports.contains(port)).collect();
+    if !lacking.is_empty() {
+        let (lacking, ports) = (listed(&lacking), listed(&outside.ports));
+        let message = format!("spec.external.ports has no port {lacking} (it has {ports}): add it there, or correct spec.ports.");
+        unresolved.push(Unresolved { reason: reason::PORT_NOT_FOUND, message });
+    }
+    unresolved.extend(taken_elsewhere(taken, namespace));
+    unresolved
+}
+
+/// That the last lookup of `host` failed, or that there was none.
+fn unknown_host(host: &Name, lookups: &Lookups) -> Option<Unresolved> {
+    let then = match lookups.answers.get(host) {
+        Some(_) => "The addresses that it had last stay.",
+        None => "Until it can, nothing is sent there.",
+    };
+    let message = match lookups.errors.get(host) {
+        Some(error) => format!("{host} cannot be looked up: {error}. {then}"),
+        None if lookups.knows(host) => return None,
+        None => format!("{host} has not been looked up yet. {then}"),
+    };
+    Some(Unresolved { reason: reason::HOST_NOT_FOUND, message })
+}
+
+/// Hosts that an older MeshService has.
+fn taken_elsewhere(taken: &[TakenHost], own: &str) -> impl Iterator<Item = Unresolved> {
+    taken.iter().map(move |TakenHost { host, namespace, mesh }| Unresolved {
+        reason: reason::HOST_CONFLICTED,
+        message: format!(
+            "MeshService {namespace}/{mesh} is older and names host {host} too, so callers outside namespace {own} are sent there. Remove \
+             the host from one of the two."
+        ),
+    })
+}
+
+/// That something outside has the name of a Service.
+fn hidden(id: &ServiceId) -> Condition {
+    let message = format!(
+        "There is a Service {id}, and what spec.external registers is a service of its own that would have the same name. Give this \
+         object another name, or write spec.service instead of spec.external."
+    );
+    fails(ACCEPTED, reason::CONFLICTED, message)
 }
 
 /// The report on an object that has never been good.

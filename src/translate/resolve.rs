@@ -71,7 +71,7 @@ impl Namespace {
         let id = ServiceId::new(self.name.clone(), name.clone());
         let spelt = port.map_or_else(|| format!("service {name}"), |port| format!("service {name}:{port}"));
         let missing = Target::Missing(spelt.into());
-        let Some(other) = self.services.get(name) else {
+        let Some(other) = self.found(name) else {
             let message =
                 format!("there is no Service {id}. Create it, or name another one. Until then its share of requests is answered 500.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_FOUND, message }));
@@ -101,6 +101,9 @@ impl Namespace {
 fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>) -> String {
     let then = "Until then its share of requests is answered 500.";
     match mesh {
+        Some(mesh) if mesh.outside.is_some() => {
+            format!("there is no version {version}: {} is outside the cluster, where there are none. Name a service instead. {then}", service.id)
+        }
         None => {
             format!("there is no version {version}, because no MeshService for Service {} names versions. Create one. {then}", service.id)
         }

@@ -10,6 +10,7 @@ use leno_api::security_policy as spec;
 use leno_api::traffic_policy::TargetKind;
 use leno_core::authorize::{Action, Mode, PathRule, Policy, Rule, Source};
 use leno_core::names::Name;
+use leno_core::workload::Egress;
 
 use crate::jwks;
 use crate::policy::TargetRef;
@@ -21,6 +22,8 @@ pub(crate) struct Security {
     pub(crate) scope: Scope,
     /// Whether callers must prove who they are, if it says so.
     pub(crate) mode: Option<Mode>,
+    /// Where the pods may connect to outside the cluster, if it says so.
+    pub(crate) egress: Option<Egress>,
     /// Whose tokens are taken.
     pub(crate) issuers: Vec<IssuerSpec>,
     /// Its rules, with their ports as written; `None` where it has no say in who may call.
@@ -81,6 +84,13 @@ pub(crate) fn read(spec: &api::SecurityPolicySpec, namespace: &Name, name: &str,
         spec::Mode::Permissive => Mode::Permissive,
         spec::Mode::Disabled => Mode::Disabled,
     });
+    let egress = spec.egress.as_ref().map(|egress| match egress.mode {
+        spec::EgressMode::Allow => Egress::Allow,
+        spec::EgressMode::RegisteredOnly => Egress::RegisteredOnly,
+    });
+    if egress.is_some() && spec.target_ref.is_some() {
+        reader.problem("spec.egress", "write it in a policy without targetRef: it is said for pods or the whole namespace.");
+    }
     let action = match spec.action {
         spec::Action::Allow => Action::Allow,
         spec::Action::Deny => Action::Deny,
@@ -91,7 +101,7 @@ pub(crate) fn read(spec: &api::SecurityPolicySpec, namespace: &Name, name: &str,
         spec.authorization.iter().enumerate().map(|(index, rule)| reader.rule(&format!("spec.authorization[{index}]"), rule)).collect();
     let policy = Policy { name: format!("{namespace}/{name}").into(), action, rules };
     let policy = (!spec.authorization.is_empty()).then(|| Arc::new(policy));
-    if reader.problems.is_empty() { Ok(Security { scope, mode, issuers, policy }) } else { Err(reader.problems) }
+    if reader.problems.is_empty() { Ok(Security { scope, mode, egress, issuers, policy }) } else { Err(reader.problems) }
 }
 
 /// Reads on after a problem, so that a person learns all of them at once.

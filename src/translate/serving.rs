@@ -15,6 +15,7 @@ use crate::backing::{Pod, State};
 use crate::member::Member;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
+use crate::outside::Outside;
 use crate::report::EndpointCounts;
 use crate::service::{Port, Service};
 
@@ -32,6 +33,9 @@ impl Namespace {
     pub(crate) fn endpoints(&self, name: &str, number: u16) -> Option<Endpoints> {
         let service = self.mesh_service(name)?;
         let port = service.port(number)?;
+        if let Some(mesh) = self.outside(name) {
+            return mesh.outside.as_ref().map(|outside| outside_endpoints(service, number, outside));
+        }
         let mut candidates = self.candidates(service, port);
         // Ready ones; those that drain only where nobody is ready (KEP-1669).
         let best = candidates.iter().map(|candidate| candidate.state).min().filter(|state| *state != State::Down);
@@ -47,7 +51,7 @@ impl Namespace {
                 None => drop(endpoints.insert(candidate.address, new)),
             }
         }
-        Some(Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints: endpoints.into_values().collect() })
+        Some(Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints: endpoints.into_values().collect(), origination: None })
     }
 
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {
@@ -103,6 +107,10 @@ impl Namespace {
 
     /// How many endpoints `service` has, and how many ready ones of each of the versions of `mesh`.
     pub(crate) fn counts(&self, service: &Service, mesh: &Arc<Mesh>) -> (EndpointCounts, Vec<(Name, usize)>) {
+        if mesh.outside.is_some() {
+            let all = service.vips.len();
+            return (EndpointCounts { ready: all, total: all }, Vec::new());
+        }
         let mut ready: BTreeMap<Whose<'_>, Vec<Name>> = BTreeMap::new();
         let mut all = BTreeSet::new();
         for endpoint in self.slices_of(&service.id.name).iter().flat_map(|slice| &slice.endpoints) {
@@ -120,6 +128,18 @@ impl Namespace {
         let versions = mesh.versions.iter().map(|version| (version.name.clone(), count(&version.name)));
         (EndpointCounts { ready: ready.len(), total: all.len() }, versions.collect())
     }
+}
+
+/// The endpoints of port `number` of something outside: its addresses.
+fn outside_endpoints(service: &Service, number: u16, outside: &Outside) -> Endpoints {
+    let endpoint = |address: &IpAddr| Endpoint {
+        address: SocketAddr::new(*address, outside.reached_at(number)),
+        workload: Name::from(""),
+        versions: Vec::new(),
+        identity: None,
+    };
+    let endpoints = service.vips.iter().map(endpoint).collect();
+    Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints, origination: outside.origination.clone() }
 }
 
 /// What counts as one endpoint.

@@ -16,6 +16,7 @@ use crate::guard::KeySets;
 use crate::mesh;
 use crate::namespace::Namespace;
 use crate::object::{Change, Kind, Object, ObjectKey};
+use crate::outside::Lookups;
 use crate::policy;
 use crate::report::Report;
 use crate::reporting::TakenHost;
@@ -34,6 +35,12 @@ pub struct Translator {
     /// Index: good MeshServices, as (namespace, name), by the hosts they name.
     hosts: BTreeMap<Name, BTreeSet<(Name, Name)>>,
     keys: KeySources,
+    /// What the host names of what is outside mean.
+    lookups: Lookups,
+    /// Index: what is registered outside, by port.
+    outside: BTreeMap<u16, BTreeSet<(Name, Name)>>,
+    /// The ports of that index.
+    outside_ports: Vec<u16>,
 }
 
 /// Key sets of token issuers that were fetched.
@@ -80,6 +87,9 @@ impl Translator {
             vips: BTreeSet::new(),
             hosts: BTreeMap::new(),
             keys: KeySources::default(),
+            lookups: Lookups::default(),
+            outside: BTreeMap::new(),
+            outside_ports: Vec::new(),
         }
     }
 
@@ -130,7 +140,7 @@ impl Translator {
     /// What a proxy beside the pod or workload needs to know of it. A pod that is known only by the slices that name it has
     /// its ports, and no versions yet.
     pub fn workload(&self, id: &WorkloadId) -> Option<Workload> {
-        self.namespaces.get(&id.namespace)?.workload(&id.name, &self.keys.sets)
+        self.namespaces.get(&id.namespace)?.workload(&id.name, &self.keys.sets, &self.outside_ports)
     }
 
     /// Who the pod or workload is, if it is known: its namespace and service account.
@@ -147,7 +157,9 @@ impl Translator {
     pub fn find_address(&self, address: SocketAddr) -> Option<ServiceId> {
         let first = ServiceId::new("", "");
         let at_address = self.vips.range((address.ip(), first)..).take_while(|(vip, _)| *vip == address.ip()).map(|(_, id)| id);
-        let mut with_port = at_address.filter(|id| self.stored(id).is_some_and(|service| service.port(address.port()).is_some()));
+        // Where a Service hides something outside of its name, the address is still that of the latter.
+        let is_there = |service: &service::Service| service.port(address.port()).is_some() && service.vips.contains(&address.ip());
+        let mut with_port = at_address.filter(|id| self.stored(id).is_some_and(is_there));
         with_port.next().cloned()
     }
 
@@ -196,16 +208,74 @@ impl Translator {
         effects.touched
     }
 
-    /// Every service in the mesh, ordered.
-    pub fn services(&self) -> impl Iterator<Item = &ServiceId> {
-        self.namespaces.values().flat_map(|it| it.services.values()).filter(|service| !service.external).map(|service| &service.id)
+    /// The host names that are to be looked up, each once.
+    pub fn outside_hosts(&self) -> BTreeSet<Name> {
+        let meshes = self.namespaces.values().flat_map(|namespace| namespace.meshes.values()).filter_map(Tracked::value);
+        meshes.filter_map(|mesh| mesh.outside.as_ref()).flat_map(|outside| outside.hosts.iter().cloned()).collect()
+    }
+
+    /// Whether every one of them was looked up, well or not.
+    pub fn has_tried_hosts(&self) -> bool {
+        self.outside_hosts().iter().all(|host| self.lookups.knows(host))
+    }
+
+    /// What came of looking `host` up: its addresses, or why there are none. Addresses that were had before stay then.
+    pub fn set_addresses(&mut self, host: &Name, found: Result<Vec<IpAddr>, String>) -> Touched {
+        let Lookups { answers, errors } = &mut self.lookups;
+        let is_news = match found {
+            Ok(mut addresses) => {
+                addresses.sort_unstable();
+                addresses.dedup();
+                errors.remove(host).is_some() | (answers.insert(host.clone(), addresses.clone()) != Some(addresses))
+            }
+            Err(error) => errors.insert(host.clone(), error.clone()) != Some(error),
+        };
+        let mut touched = Touched::default();
+        if !is_news {
+            return touched;
+        }
+        self.forget_lookups();
+        for (namespace, name) in self.hosts.get(host).cloned().unwrap_or_default() {
+            let key = ObjectKey::new(Kind::MeshService, namespace, name);
+            let Some(namespace) = self.namespaces.get_mut(&key.namespace) else { continue };
+            let (before, mut effects) = (Names::of(namespace, &key), Effects::default());
+            namespace.move_outside(&key.name, &self.lookups, &mut effects);
+            let after = Names::of(namespace, &key);
+            touched.merge(self.finish(&key, before, after, effects));
+        }
+        touched
+    }
+
+    /// Forgets lookups that are not wanted any more.
+    fn forget_lookups(&mut self) {
+        if !self.lookups.answers.is_empty() || !self.lookups.errors.is_empty() {
+            let wanted = self.outside_hosts();
+            self.lookups.answers.retain(|host, _| wanted.contains(host));
+            self.lookups.errors.retain(|host, _| wanted.contains(host));
+        }
+    }
+
+    /// Every service in the mesh, ordered by namespace; those outside the cluster come last in theirs.
+    pub fn services<'s>(&'s self) -> impl Iterator<Item = &'s ServiceId> {
+        let all = |it: &'s Namespace| {
+            let outside = it.outsides.iter().filter(move |(name, _)| it.is_outside(name)).map(|(_, service)| service);
+            it.services.values().filter(|service| !service.external).chain(outside).map(|service| &service.id)
+        };
+        self.namespaces.values().flat_map(all)
+    }
+
+    /// Where what is registered outside as `id` is: host names and addresses, as its MeshService has them.
+    pub fn outside(&self, id: &ServiceId) -> Option<Vec<String>> {
+        let mesh = self.namespaces.get(&id.namespace)?.outside(&id.name)?;
+        let outside = mesh.outside.as_ref()?;
+        Some(outside.hosts.iter().map(ToString::to_string).chain(outside.addresses.iter().map(ToString::to_string)).collect())
     }
 
     /// What is said about a MeshService, TrafficPolicy or SecurityPolicy. There are no reports on objects of other kinds.
     pub fn report(&self, key: &ObjectKey) -> Option<Report> {
         let namespace = self.namespaces.get(&key.namespace)?;
         match key.kind {
-            Kind::MeshService => namespace.mesh_report(&key.name, &self.taken_hosts(namespace, &key.name)),
+            Kind::MeshService => namespace.mesh_report(&key.name, &self.taken_hosts(namespace, &key.name), &self.lookups),
             Kind::TrafficPolicy => namespace.policy_report(&key.name),
             Kind::SecurityPolicy => namespace.security_report(&key.name, &self.keys),
             Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => None,
@@ -214,7 +284,7 @@ impl Translator {
 
     /// Whether it holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.keys.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
+        self.namespaces.is_empty() && self.outside.is_empty() && self.keys.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
     }
 
     /// Every MeshService, TrafficPolicy and SecurityPolicy, ordered: what there are reports on.
@@ -227,7 +297,8 @@ impl Translator {
 
     /// The object of `key` is now `object`.
     fn put(&mut self, key: &ObjectKey, object: Option<Object>) -> Touched {
-        let namespace = self.namespace(key);
+        let Self { namespaces, defaults, lookups, .. } = self;
+        let namespace = namespace_of(namespaces, defaults, key);
         let (shared, name) = (namespace.name.clone(), &key.name);
         let before = Names::of(namespace, key);
         let mut effects = Effects::default();
@@ -245,7 +316,7 @@ impl Translator {
             Some(Object::MeshService(it)) => {
                 let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
                 let next = Tracked::next(namespace.meshes.get(name), age, it.metadata.generation, mesh::read(&it));
-                namespace.put_mesh(name, Some(next), &mut effects);
+                namespace.put_mesh(name, Some(next), lookups, &mut effects);
             }
             Some(Object::TrafficPolicy(it)) => {
                 let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
@@ -263,13 +334,16 @@ impl Translator {
                 Kind::EndpointSlice => namespace.put_slice(name, None, &mut effects),
                 Kind::Pod => namespace.put_pod(name, None, &mut effects),
                 Kind::Workload => namespace.put_local(name, None, &mut effects),
-                Kind::MeshService => namespace.put_mesh(name, None, &mut effects),
+                Kind::MeshService => namespace.put_mesh(name, None, lookups, &mut effects),
                 Kind::TrafficPolicy => namespace.put_policy(name, None, &mut effects),
                 Kind::SecurityPolicy => namespace.put_security(name, None, &mut effects),
             },
         }
         let after = Names::of(namespace, key);
         let touched = self.finish(key, before, after, effects);
+        if key.kind == Kind::MeshService {
+            self.forget_lookups();
+        }
         if key.kind == Kind::SecurityPolicy && !self.keys.is_empty() {
             let wanted = self.key_uris();
             self.keys.retain(&wanted);
@@ -280,13 +354,14 @@ impl Translator {
     /// The object of `key` is there but did not decode. Of kinds that nobody reports on, the last good state is kept in silence:
     /// the source of the objects logs it.
     fn put_unreadable(&mut self, key: &ObjectKey, generation: Option<i64>, error: String) -> Touched {
-        let namespace = self.namespace(key);
+        let Self { namespaces, defaults, lookups, .. } = self;
+        let namespace = namespace_of(namespaces, defaults, key);
         let before = Names::of(namespace, key);
         let mut effects = Effects::default();
         match key.kind {
             Kind::MeshService => {
                 let next = Tracked::unreadable(namespace.meshes.get(&key.name), generation, error);
-                namespace.put_mesh(&key.name, Some(next), &mut effects);
+                namespace.put_mesh(&key.name, Some(next), lookups, &mut effects);
             }
             Kind::TrafficPolicy => {
                 let next = Tracked::unreadable(namespace.policies.get(&key.name), generation, error);
@@ -310,6 +385,7 @@ impl Translator {
         }
         self.vips.extend(after.vips);
         let claim = (key.namespace.clone(), key.name.clone());
+        self.index_ports(&claim, &before.ports, &after.ports, &mut touched);
         for host in before.hosts {
             if let Some(claims) = self.hosts.get_mut(&host) {
                 claims.remove(&claim);
@@ -335,9 +411,21 @@ impl Translator {
         touched
     }
 
-    fn namespace(&mut self, key: &ObjectKey) -> &mut Namespace {
-        let new = || Namespace::new(key.namespace.clone(), Arc::clone(&self.defaults));
-        self.namespaces.entry(key.namespace.clone()).or_insert_with(new)
+    /// The MeshService `claim` registers the ports `after`, no longer `before`. Every workload is told of ports that are new or gone.
+    fn index_ports(&mut self, claim: &(Name, Name), before: &[u16], after: &[u16], touched: &mut Touched) {
+        for port in before {
+            if let Some(claims) = self.outside.get_mut(port) {
+                claims.remove(claim);
+            }
+        }
+        for port in after {
+            self.outside.entry(*port).or_default().insert(claim.clone());
+        }
+        self.outside.retain(|_, claims| !claims.is_empty());
+        if !self.outside_ports.iter().eq(self.outside.keys()) {
+            self.outside_ports = self.outside.keys().copied().collect();
+            touched.workloads.extend(self.namespaces.values().flat_map(Namespace::workload_ids));
+        }
     }
 
     /// The stored Service, if it is in the mesh.
@@ -377,11 +465,18 @@ impl Namespace {
     }
 }
 
+/// The namespace of `key`, which is there from now on.
+fn namespace_of<'a>(namespaces: &'a mut BTreeMap<Name, Namespace>, defaults: &Arc<Defaults>, key: &ObjectKey) -> &'a mut Namespace {
+    namespaces.entry(key.namespace.clone()).or_insert_with(|| Namespace::new(key.namespace.clone(), Arc::clone(defaults)))
+}
+
 /// What one object says that the indexes over all namespaces hold.
 #[derive(Default)]
 struct Names {
     vips: Vec<(IpAddr, ServiceId)>,
     hosts: Vec<Name>,
+    /// Ports of something outside.
+    ports: Vec<u16>,
 }
 
 impl Names {
@@ -389,11 +484,14 @@ impl Names {
         match key.kind {
             Kind::Service => {
                 let vips = namespace.services.get(&key.name).into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone())));
-                Self { vips: vips.collect(), hosts: Vec::new() }
+                Self { vips: vips.collect(), ..Self::default() }
             }
             Kind::MeshService => {
                 let mesh = namespace.meshes.get(&key.name).and_then(Tracked::value);
-                Self { vips: Vec::new(), hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default() }
+                let outside = namespace.outsides.get(&key.name);
+                let vips = outside.into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone()))).collect();
+                let ports = outside.into_iter().flat_map(|it| it.ports.iter().map(|port| port.number)).collect();
+                Self { vips, hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(), ports }
             }
             Kind::EndpointSlice | Kind::Pod | Kind::TrafficPolicy | Kind::SecurityPolicy | Kind::Workload => Self::default(),
         }
