@@ -34,7 +34,7 @@ use crate::status::peers::{self, Reader};
 use crate::status::writer::Writer;
 use crate::webhook::Webhook;
 use crate::wiring::{EVENTS_MAX, follow_lists, listen};
-use crate::{health, jwks, leader, source, standalone, stream, tls, webhook};
+use crate::{health, jwks, leader, lookup, source, standalone, stream, tls, webhook};
 
 /// Runs until SIGTERM or SIGINT, or until a part that must run cannot.
 ///
@@ -189,6 +189,7 @@ fn publish(settings: &Settings, client: Client, actual: &Arc<Actual>, metrics: &
     tasks.set.spawn(source::kube::run(client, seen, Arc::clone(metrics), tasks.cancel.clone()));
     tasks.set.spawn(task.run(tasks.cancel.clone()));
     tasks.spawn(jwks::run(publisher.key_uris(), events.clone()));
+    tasks.spawn(lookup::run(publisher.outside_hosts(), events.clone()));
     let actual = Arc::clone(actual);
     tasks.spawn(async move {
         while let Some(event) = from_source.recv().await {

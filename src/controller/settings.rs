@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use jiff::SignedDuration;
+use ipnet::IpNet;
 use leno_core::authorize::{Mode, Posture};
 use leno_core::names::{Identity, Name};
+use leno_core::workload::Egress;
 use leno_translate::Defaults;
 
 use crate::ca::authority::Domains;
@@ -68,6 +70,15 @@ pub struct Settings {
     /// Whether callers that no SecurityPolicy speaks of may pass: Allow or Deny.
     #[arg(long, default_value = "Allow", value_parser = posture)]
     pub authorization_default: Posture,
+
+    /// Where apps may connect to outside the cluster, where no SecurityPolicy says: Allow (anywhere) or RegisteredOnly.
+    #[arg(long, default_value = "Allow", value_parser = egress)]
+    pub egress_mode: Egress,
+
+    /// A network of this cluster's pods, such as 10.244.0.0/16: under RegisteredOnly its addresses may be dialled as they are. May be
+    /// given several times.
+    #[arg(long = "cluster-network", value_name = "CIDR", value_parser = network)]
+    pub cluster_networks: Vec<IpNet>,
 
     /// Tokens by which proxies of the folder get certificates, a line each: TOKEN NAMESPACE/WORKLOAD SERVICE-ACCOUNT. Without it
     /// identities are not in use there.
@@ -197,6 +208,8 @@ impl Settings {
             mode: self.mtls_mode,
             posture: self.authorization_default,
             holds_unknown_pods: self.folder.is_none(),
+            egress: self.egress_mode,
+            inside: self.cluster_networks.clone(),
         }
     }
 
@@ -259,6 +272,19 @@ fn certificate_life(text: &str) -> Result<SignedDuration, String> {
     if (LIFE_MIN..=LIFE_MAX).contains(&life) { Ok(life) } else { Err("write a time from 1m to 2160h".to_owned()) }
 }
 
+fn egress(text: &str) -> Result<Egress, String> {
+    match text {
+        "Allow" => Ok(Egress::Allow),
+        "RegisteredOnly" => Ok(Egress::RegisteredOnly),
+        _ => Err("write Allow or RegisteredOnly".to_owned()),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().ok().ok_or_else(|| "write a network such as 10.244.0.0/16".to_owned())?;
+    Ok(parsed.trunc())
+}
+
 fn mode(text: &str) -> Result<Mode, String> {
     match text {
         "Permissive" => Ok(Mode::Permissive),
@@ -294,11 +320,13 @@ mod tests {
     #[test]
     fn flags_of_identity_hold_for_the_whole_mesh() {
         let flags = ["--trust-domain=example.org", "--trusted-domain=a.example", "--trusted-domain=b.example"];
-        let more = ["--certificate-life=1h30m", "--mtls-mode=Strict", "--authorization-default=Deny"];
+        let more = ["--certificate-life=1h30m", "--mtls-mode=Strict", "--authorization-default=Deny", "--egress-mode=RegisteredOnly"];
+        let more = more.into_iter().chain(["--cluster-network=10.244.1.0/16"]);
         let settings = Settings::try_parse_from(["leno-controller"].into_iter().chain(flags).chain(more)).unwrap();
         assert_eq!(settings.domains(), Domains { own: "example.org".into(), also: vec!["a.example".into(), "b.example".into()] });
-        let Defaults { trust_domain, mode, posture, .. } = settings.defaults();
+        let Defaults { trust_domain, mode, posture, egress, inside, .. } = settings.defaults();
         assert_eq!((&*trust_domain, mode, posture), ("example.org", Mode::Strict, Posture::Deny));
+        assert_eq!((egress, inside), (Egress::RegisteredOnly, vec!["10.244.0.0/16".parse().unwrap()]));
         assert_eq!(settings.certificate_life, SignedDuration::from_mins(90));
         let plain = Settings::try_parse_from(["leno-controller"]).unwrap();
         assert_eq!(plain.defaults(), Defaults { holds_unknown_pods: true, ..Defaults::new("cluster.local") });
@@ -315,6 +343,8 @@ mod tests {
             ("--certificate-life=1d", "is not a duration"),
             ("--mtls-mode=strict", "write Permissive, Strict or Disabled"),
             ("--authorization-default=deny", "write Allow or Deny"),
+            ("--egress-mode=Deny", "write Allow or RegisteredOnly"),
+            ("--cluster-network=10.0.0.1", "write a network such as"),
             ("--token-file=tokens", "--folder"),
         ];
         for (flag, text) in cases {

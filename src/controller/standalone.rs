@@ -21,7 +21,7 @@ use crate::publish::Publisher;
 use crate::settings::Settings;
 use crate::source::folder::{self, Notes};
 use crate::wiring::{EVENTS_MAX, follow_lists, listen};
-use crate::{health, jwks, stream};
+use crate::{health, jwks, lookup, stream};
 
 /// Serves `folder` until `cancel`.
 ///
@@ -45,9 +45,10 @@ pub(crate) async fn run(settings: &Settings, folder: PathBuf, serving: &Serving,
     };
     let (notes, noted) = watch::channel(Notes::default());
     let keys = jwks::run(publisher.key_uris(), events.clone());
+    let lookups = lookup::run(publisher.outside_hosts(), events.clone());
     let source = folder::run(folder.clone(), events, notes, cancel.clone());
     let parts = async {
-        tokio::join!(task.run(cancel.clone()), keys, follow_lists(publisher.clone(), health), tell(&folder, noted), async {
+        tokio::join!(task.run(cancel.clone()), keys, lookups, follow_lists(publisher.clone(), health), tell(&folder, noted), async {
             axum::serve(admin, router).await.context("the port of health and metrics failed")
         },)
     };

@@ -92,6 +92,14 @@ def test_identity_and_authorization_are_as_the_values_say():
     ]
 
 
+def test_egress_is_as_the_values_say():
+    told = [it for it in arguments() if it.startswith(("--egress", "--cluster-network"))]
+    assert told == ["--egress-mode=Allow"]
+    changed = arguments("egress.mode=RegisteredOnly", "egress.clusterNetworks={10.244.0.0/16,fd00::/48}")
+    wanted = ["--egress-mode=RegisteredOnly", "--cluster-network=10.244.0.0/16", "--cluster-network=fd00::/48"]
+    assert [it for it in changed if it.startswith(("--egress", "--cluster-network"))] == wanted
+
+
 def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
     kinds = [it for it in objects() if it["kind"] == "CustomResourceDefinition"]
     assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "SecurityPolicy", "TrafficPolicy"}
@@ -112,6 +120,8 @@ def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
         "identity.certificateLife=day",
         "mtls.mode=strict",
         "authorization.default=Maybe",
+        "egress.mode=Deny",
+        "egress.clusterNetworks={10.0.0.1}",
     ],
 )
 def test_a_wrong_value_is_refused_by_the_schema(value):

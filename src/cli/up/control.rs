@@ -12,6 +12,7 @@ use leno_controller::ca::signer::{Signer, in_memory, publish_trust};
 use leno_controller::certificates::serving::Serving;
 use leno_controller::certificates::{Policy, renew};
 use leno_controller::jwks;
+use leno_controller::lookup;
 use leno_controller::publish::{Publisher, Task};
 use leno_controller::source::SourceEvent;
 use leno_controller::stream;
@@ -67,6 +68,7 @@ impl ControlPlane {
         let (publisher, task): (Publisher, Task) = Publisher::new(Translator::new(defaults), Kind::ALL, receiver);
         tasks.spawn(task.run(cancel.clone()));
         tasks.spawn(jwks::run(publisher.key_uris(), events.clone()));
+        tasks.spawn(lookup::run(publisher.outside_hosts(), events.clone()));
         let tokens = Arc::new(Tokens::default());
         let signer = signer(trust_domain, Arc::clone(&tokens), &publisher).await?;
         let tls = serving.server_config_for_proxies()?;

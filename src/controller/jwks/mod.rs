@@ -1,13 +1,13 @@
 //! Keys of token issuers (`SecurityPolicy.spec.jwt[].jwksUri`): fetched where the publisher wants them, and handed to it as events.
 //!
 //! Every replica fetches for itself. What was fetched once stays while the server is down: that is the translator's part, which is
-//! told of every failure only to say so. [`schedule`] decides when, [`fetch`] does it once.
+//! told of every failure only to say so. [`crate::schedule`] decides when, [`fetch`] does it once.
 
 mod fetch;
-mod schedule;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use leno_core::names::Name;
 use tokio::sync::{mpsc, watch};
@@ -15,16 +15,18 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::fetch::Fetcher;
-use self::schedule::Schedule;
+use crate::schedule::Schedule;
 use crate::source::SourceEvent;
 
+/// How long fetched keys go without being asked for again: within this time a key that its issuer withdrew is withdrawn here.
+const REFRESH: Duration = Duration::from_mins(5);
 /// Servers that are asked at a time.
 const FETCHES_MAX: usize = 8;
 
 /// Fetches what `wanted` names, for as long as somebody listens to `events`.
 pub async fn run(mut wanted: watch::Receiver<BTreeSet<Name>>, events: mpsc::Sender<SourceEvent>) {
     let fetcher = Arc::new(Fetcher::default());
-    let (mut schedule, mut fetches) = (Schedule::default(), JoinSet::new());
+    let (mut schedule, mut fetches) = (Schedule::new(REFRESH), JoinSet::new());
     schedule.want(&wanted.borrow_and_update(), Instant::now());
     loop {
         let room = FETCHES_MAX - fetches.len();

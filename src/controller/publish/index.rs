@@ -35,6 +35,8 @@ pub(super) struct Index {
     ready: bool,
     /// Whether keys may be wanted elsewhere than before.
     policies_changed: bool,
+    /// Whether other host names may be wanted than before.
+    meshes_changed: bool,
     members: HashMap<ConnectionId, Member>,
     /// Subscribers by canonical name.
     direct: HashMap<Subject, BTreeSet<ConnectionId>>,
@@ -84,6 +86,7 @@ impl Index {
             required,
             listed: BTreeSet::new(),
             policies_changed: false,
+            meshes_changed: false,
             members: HashMap::new(),
             direct: HashMap::new(),
             aliases: HashMap::new(),
@@ -100,7 +103,7 @@ impl Index {
         &self.translator
     }
 
-    /// Whether every required kind was listed and fetching of every key was tried, so that what is served is never a part.
+    /// Whether every required kind was listed, and fetching every key and looking up every host was tried, so that what is served is never a part.
     pub(super) fn is_ready(&self) -> bool {
         self.ready
     }
@@ -108,6 +111,11 @@ impl Index {
     /// Where keys are wanted, if that may have changed since the last call.
     pub(super) fn take_key_uris(&mut self) -> Option<BTreeSet<Name>> {
         std::mem::take(&mut self.policies_changed).then(|| self.translator.key_uris())
+    }
+
+    /// The host names outside the cluster that are wanted, if that may have changed since the last call.
+    pub(super) fn take_outside_hosts(&mut self) -> Option<BTreeSet<Name>> {
+        std::mem::take(&mut self.meshes_changed).then(|| self.translator.outside_hosts())
     }
 
     /// The connections whose outboxes were filled since the last call.
@@ -123,18 +131,23 @@ impl Index {
         for event in events {
             match event {
                 SourceEvent::Changed(change) => {
-                    self.policies_changed |= change.key().kind == Kind::SecurityPolicy;
+                    let kind = change.key().kind;
+                    self.policies_changed |= kind == Kind::SecurityPolicy;
+                    self.meshes_changed |= kind == Kind::MeshService;
                     touched.merge(self.translator.apply(change));
                 }
                 SourceEvent::Keys(uri, fetched) => touched.merge(self.translator.set_keys(&uri, fetched)),
+                SourceEvent::Addresses(host, found) => touched.merge(self.translator.set_addresses(&host, found)),
                 SourceEvent::Listed(kind, objects) => {
                     self.policies_changed |= kind == Kind::SecurityPolicy;
+                    self.meshes_changed |= kind == Kind::MeshService;
                     touched.merge(self.translator.replace(kind, objects));
                     self.listed.insert(kind);
                 }
             }
         }
-        self.ready = self.ready || self.required.is_subset(&self.listed) && self.translator.has_tried_keys();
+        self.ready = self.ready
+            || self.required.is_subset(&self.listed) && self.translator.has_tried_keys() && self.translator.has_tried_hosts();
         self.restate(&touched);
         if self.is_ready() {
             if was_ready {

@@ -90,6 +90,7 @@ pub struct Publisher {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<bool>,
     key_uris: watch::Receiver<BTreeSet<Name>>,
+    outside_hosts: watch::Receiver<BTreeSet<Name>>,
     receipts: Receipts,
     counters: Arc<Counters>,
     connections: Arc<AtomicU64>,
@@ -130,6 +131,7 @@ pub struct Task {
     commands: mpsc::Receiver<Command>,
     ready: watch::Sender<bool>,
     key_uris: watch::Sender<BTreeSet<Name>>,
+    outside_hosts: watch::Sender<BTreeSet<Name>>,
     counters: Arc<Counters>,
 }
 
@@ -142,8 +144,17 @@ impl Publisher {
         let index = Index::new(translator, required, receipts.clone(), counters.clone());
         let (ready, is_ready) = watch::channel(index.is_ready());
         let (wants_keys, key_uris) = watch::channel(BTreeSet::new());
-        let task = Task { index, events, commands: inbox, ready, key_uris: wants_keys, counters: counters.clone() };
-        (Self { commands, ready: is_ready, key_uris, receipts, counters, connections: Arc::default() }, task)
+        let (wants_hosts, outside_hosts) = watch::channel(BTreeSet::new());
+        let task = Task {
+            index,
+            events,
+            commands: inbox,
+            ready,
+            key_uris: wants_keys,
+            outside_hosts: wants_hosts,
+            counters: counters.clone(),
+        };
+        (Self { commands, ready: is_ready, key_uris, outside_hosts, receipts, counters, connections: Arc::default() }, task)
     }
 
     /// Turns true once the first lists are in and proxies are served; never false again.
@@ -155,6 +166,12 @@ impl Publisher {
     /// each was tried once.
     pub fn key_uris(&self) -> watch::Receiver<BTreeSet<Name>> {
         self.key_uris.clone()
+    }
+
+    /// The host names outside the cluster that are to be looked up. What comes of it goes in as [`SourceEvent::Addresses`]; nothing
+    /// is served before each was tried once.
+    pub fn outside_hosts(&self) -> watch::Receiver<BTreeSet<Name>> {
+        self.outside_hosts.clone()
     }
 
     /// Which proxies run what.
@@ -243,11 +260,10 @@ impl Task {
         let began = Instant::now();
         self.index.apply(events.drain(..), SystemTime::now());
         if let Some(uris) = self.index.take_key_uris() {
-            self.key_uris.send_if_modified(|known| {
-                let is_news = *known != uris;
-                *known = uris;
-                is_news
-            });
+            tell(&self.key_uris, uris);
+        }
+        if let Some(hosts) = self.index.take_outside_hosts() {
+            tell(&self.outside_hosts, hosts);
         }
         let mut told = false;
         for outbox in self.index.take_wakes() {
@@ -277,4 +293,13 @@ impl Task {
         }
         self.index.take_wakes().for_each(|outbox| outbox.wake());
     }
+}
+
+/// Tells of what is wanted now, where that is news.
+fn tell(sender: &watch::Sender<BTreeSet<Name>>, wanted: BTreeSet<Name>) {
+    sender.send_if_modified(|known| {
+        let is_news = *known != wanted;
+        *known = wanted;
+        is_news
+    });
 }

@@ -236,6 +236,7 @@ mod tests {
                 SourceEvent::Changed(change) => format!("{change:?}"),
                 SourceEvent::Listed(kind, objects) => format!("{kind:?} listed {}", objects.len()),
                 SourceEvent::Keys(uri, _) => format!("keys of {uri}"),
+                SourceEvent::Addresses(host, _) => format!("addresses of {host}"),
             });
         }
         said

@@ -4,6 +4,8 @@ pub mod folder;
 pub mod kube;
 mod watchable;
 
+use std::net::IpAddr;
+
 use leno_core::names::Name;
 use leno_translate::{Change, Kind};
 
@@ -17,4 +19,6 @@ pub enum SourceEvent {
     Listed(Kind, Vec<Change>),
     /// What came of fetching the keys of token issuers at a URL: a key set, or why there is none.
     Keys(Name, Result<Name, String>),
+    /// What came of looking up a host name outside the cluster: its addresses, or why there are none.
+    Addresses(Name, Result<Vec<IpAddr>, String>),
 }

@@ -47,7 +47,7 @@ impl Actual {
         match event {
             SourceEvent::Changed(change) => self.change(&mut state, change),
             SourceEvent::Listed(kind, changes) => self.list(&mut state, *kind, changes),
-            SourceEvent::Keys(..) => (),
+            SourceEvent::Keys(..) | SourceEvent::Addresses(..) => (),
         }
         let peers: BTreeSet<IpAddr> = state.slices.values().flatten().copied().collect();
         let dirty = !state.dirty.is_empty();

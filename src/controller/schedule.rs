@@ -1,4 +1,4 @@
-//! When keys are fetched. Time is an argument.
+//! When what comes from elsewhere (keys of token issuers, addresses of host names) is asked for. Time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,14 +6,16 @@ use std::time::Duration;
 use leno_core::names::Name;
 use tokio::time::Instant;
 
-/// How long fetched keys go without being asked for again: within this time a key that its issuer withdrew is withdrawn here.
-pub(super) const REFRESH: Duration = Duration::from_mins(5);
-/// How soon a fetch that failed is tried again; the time doubles with each failure up to [`REFRESH`].
+/// How soon what failed is tried again; the time doubles with each failure up to that of a refresh.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What is to be fetched when.
-#[derive(Debug, Default)]
-pub(super) struct Schedule(BTreeMap<Name, Entry>);
+/// What is to be asked for when.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// How long an answer goes without being asked for again.
+    refresh: Duration,
+    entries: BTreeMap<Name, Entry>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -23,17 +25,22 @@ struct Entry {
 }
 
 impl Schedule {
+    /// Of nothing yet; answers are asked for again after `refresh`.
+    pub(crate) fn new(refresh: Duration) -> Self {
+        Self { refresh, entries: BTreeMap::new() }
+    }
+
     /// These are to be fetched from now on, new ones at once, and no others.
-    pub(super) fn want(&mut self, uris: &BTreeSet<Name>, now: Instant) {
-        self.0.retain(|uri, _| uris.contains(uri));
+    pub(crate) fn want(&mut self, uris: &BTreeSet<Name>, now: Instant) {
+        self.entries.retain(|uri, _| uris.contains(uri));
         for uri in uris {
-            self.0.entry(uri.clone()).or_insert(Entry { due: Some(now), failures: 0 });
+            self.entries.entry(uri.clone()).or_insert(Entry { due: Some(now), failures: 0 });
         }
     }
 
     /// Takes at most `count` of those that are due.
-    pub(super) fn take_due(&mut self, now: Instant, count: usize) -> Vec<Name> {
-        let due = self.0.iter_mut().filter(|(_, entry)| entry.due.is_some_and(|due| due <= now)).take(count);
+    pub(crate) fn take_due(&mut self, now: Instant, count: usize) -> Vec<Name> {
+        let due = self.entries.iter_mut().filter(|(_, entry)| entry.due.is_some_and(|due| due <= now)).take(count);
         due.map(|(uri, entry)| {
             entry.due = None;
             uri.clone()
@@ -42,16 +49,16 @@ impl Schedule {
     }
 
     /// A fetch has ended.
-    pub(super) fn done(&mut self, uri: &Name, well: bool, now: Instant) {
-        let Some(entry) = self.0.get_mut(uri) else { return };
+    pub(crate) fn done(&mut self, uri: &Name, well: bool, now: Instant) {
+        let Some(entry) = self.entries.get_mut(uri) else { return };
         entry.failures = if well { 0 } else { entry.failures.saturating_add(1) };
-        let wait = if well { REFRESH } else { RETRY.saturating_mul(1 << (entry.failures - 1).min(16)).min(REFRESH) };
+        let wait = if well { self.refresh } else { RETRY.saturating_mul(1 << (entry.failures - 1).min(16)).min(self.refresh) };
         entry.due = Some(now + wait);
     }
 
     /// When the next is due.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.0.values().filter_map(|entry| entry.due).min()
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.due).min()
     }
 }
 
@@ -59,10 +66,12 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    const REFRESH: Duration = Duration::from_mins(5);
+
     #[test]
     fn keys_are_fetched_at_once_then_every_five_minutes_and_sooner_after_failures() {
         let (now, a) = (Instant::now(), Name::from("https://a"));
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(REFRESH);
         schedule.want(&[a.clone()].into(), now);
         assert_eq!(schedule.take_due(now, 8), std::slice::from_ref(&a));
         assert_eq!((schedule.take_due(now, 8), schedule.next()), (vec![], None), "it is being fetched");
@@ -83,7 +92,7 @@ mod tests {
     #[test]
     fn no_more_are_taken_than_there_is_room_for() {
         let now = Instant::now();
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(REFRESH);
         schedule.want(&(0..20).map(|number| Name::from(format!("https://{number}"))).collect(), now);
         assert_eq!((schedule.take_due(now, 8).len(), schedule.take_due(now, 8).len(), schedule.take_due(now, 8).len()), (8, 8, 4));
     }
