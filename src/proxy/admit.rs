@@ -188,7 +188,7 @@ pub(crate) fn refuse(side: &Side, peer: std::net::SocketAddr, since: Instant, co
 fn record(side: &Side, peer: std::net::SocketAddr, since: Instant, context: &Context, reason: &'static str) {
     let labels = match side {
         Side::Inbound { labels, .. } => Rc::clone(labels),
-        Side::Outbound { .. } | Side::Explicit => Rc::<Destination>::default(),
+        Side::Outbound { .. } | Side::Outside { .. } | Side::Explicit => Rc::<Destination>::default(),
     };
     context.recorder.tcp(&TcpRecord {
         direction: side.direction(),

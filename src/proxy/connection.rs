@@ -18,8 +18,9 @@ use crate::authorization::{Decided, may_be_opaque};
 use crate::buffers::Buffer;
 use crate::control::Alias;
 use crate::detect::{Verdict, detect};
-use crate::dial::{DialFailure, Dialled, dial, opaque, pass_through, refuse};
+use crate::dial::{DialFailure, Dialled, dial, opaque, refuse};
 use crate::directory::ServiceState;
+use crate::egress::outside;
 use crate::http1;
 use crate::http2;
 use crate::io::{Io, prepare};
@@ -64,6 +65,11 @@ pub enum Side {
     },
     /// From the app to whatever service each request names.
     Explicit,
+    /// From the app to an address outside that nobody registers: each request may name something registered.
+    Outside {
+        /// The port that was dialled.
+        port: u16,
+    },
     /// To the app.
     Inbound {
         /// The app.
@@ -79,7 +85,7 @@ impl Side {
     /// The direction, for telemetry.
     pub fn direction(&self) -> Direction {
         match self {
-            Self::Outbound { .. } | Self::Explicit => Direction::Outbound,
+            Self::Outbound { .. } | Self::Outside { .. } | Self::Explicit => Direction::Outbound,
             Self::Inbound { .. } => Direction::Inbound,
         }
     }
@@ -127,8 +133,8 @@ async fn meet(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<
     let io = Io::Plain(stream);
     match (accept, original) {
         (Accept::OutboundTransparent, address) => match context.directory.resolve(&Alias::Address(address)).await {
-            Some(service) => outbound(io, peer, service, address.port(), None, context).await,
-            None => pass_through(io, peer, address, context).await,
+            Some(service) if !is_outside(&service) => outbound(io, peer, service, address.port(), None, context).await,
+            known => Box::pin(outside(io, peer, address, known, context)).await,
         },
         (Accept::InboundTransparent, address) => inbound(io, peer, address, address.port(), context).await,
         (Accept::InboundApp { app, port }, _) => inbound(io, peer, *app, *port, context).await,
@@ -141,6 +147,11 @@ async fn meet(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<
         },
         (Accept::OutboundExplicit, _) => http(Connection::new(io, peer, Side::Explicit, context)).await,
     }
+}
+
+/// Whether `service` is something outside the cluster, so that its address may be another one's too.
+fn is_outside(service: &ServiceState) -> bool {
+    service.view().is_some_and(|view| view.service.outside)
 }
 
 /// Where a redirected connection was going; any address where that is known otherwise. `None` is logged, and closes it.

@@ -16,7 +16,8 @@ use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal};
 use crate::tcp;
 use crate::telemetry::{Destination, TcpRecord};
-use crate::tls::{End, Failed, Inner, Secured, TlsStream, Wrong};
+use crate::tls::hello::begins_tls;
+use crate::tls::{Carries, End, Failed, Inner, Secured, TlsStream, Wrong};
 use crate::worker::Context;
 
 /// The other end of an opaque connection.
@@ -47,7 +48,7 @@ impl DialFailure {
     pub(crate) fn refused(connection: &Connection, refusal: Refusal) -> Self {
         let labels = match &connection.side {
             Side::Inbound { labels, .. } => Rc::clone(labels),
-            Side::Outbound { .. } | Side::Explicit => Rc::default(),
+            Side::Outbound { .. } | Side::Outside { .. } | Side::Explicit => Rc::default(),
         };
         Self { refusal, labels }
     }
@@ -93,8 +94,8 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
     let context = &*connection.context;
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match &connection.side {
-        Side::Explicit => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
-        Side::Inbound { app, labels, .. } => match dial_peer(app, Inner::Tcp, context).await {
+        Side::Explicit | Side::Outside { .. } => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
+        Side::Inbound { app, labels, .. } => match dial_peer(app, Carries::Bytes, context).await {
             Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), secured: None, _in_flight: Some(app.begin()) }),
             Err(error) => Err(DialFailure { refusal: error.refusal(), labels: Rc::clone(labels) }),
         },
@@ -103,10 +104,13 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
             let view = service.view().ok_or_else(gone)?;
             let route = target::route_connection(&view, *port, &context.directory)
                 .map_err(|refusal| DialFailure { refusal, labels: view.labels(&service.id, None, None) })?;
+            // What is TLS already is not encrypted once more.
+            let is_tls = connection.first.as_ref().is_some_and(|first| begins_tls(first.filled()));
+            let carries = if is_tls { Carries::OwnTls } else { Carries::Bytes };
             let (mut tried, mut refusal) = (Vec::new(), Refusal::NoEndpoint);
             while let Some((endpoint, in_flight)) = route.pick(&tried, context).await {
                 let address = endpoint.peer.address();
-                match dial_peer(&endpoint.peer, Inner::Tcp, context).await {
+                match dial_peer(&endpoint.peer, carries, context).await {
                     Ok(io) => {
                         let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
                         return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, _in_flight: Some(in_flight) });
@@ -142,7 +146,7 @@ impl DialError {
             Self::Connect(_) => Refusal::ConnectFailed,
             Self::Tls(Failed::Unproven(_)) => Refusal::NoCertificate,
             Self::Tls(Failed::Wrong(Wrong::Identity { .. })) => Refusal::IdentityMismatch,
-            Self::Tls(Failed::Wrong(_) | Failed::Protocol(_) | Failed::Io(_) | Failed::Timeout) => Refusal::TlsFailed,
+            Self::Tls(Failed::Wrong(_) | Failed::Protocol(_) | Failed::Outside(_) | Failed::Io(_) | Failed::Timeout) => Refusal::TlsFailed,
         }
     }
 
@@ -165,17 +169,25 @@ pub(crate) fn may_use(peer: &Peer, context: &Context) -> Result<(), DialError> {
 }
 
 /// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
-pub(crate) async fn dial_peer(peer: &Peer, inner: Inner, context: &Context) -> Result<Io, DialError> {
+pub(crate) async fn dial_peer(peer: &Peer, carries: Carries, context: &Context) -> Result<Io, DialError> {
     let settings = &context.settings;
     let mut is_connected = false;
     let reached = timeout(settings.connect_timeout, async {
         let stream = crate::io::dial(peer.address()).await.map_err(DialError::Connect)?;
         is_connected = true;
+        if let Some(origination) = peer.origination().filter(|_| carries != Carries::OwnTls) {
+            let secured = TlsStream::originate(stream, origination, carries, &context.originator, &context.buffers);
+            return secured.await.map(|stream| Io::Tls(Box::new(stream))).map_err(DialError::Tls);
+        }
         let Some(identity) = peer.identity() else { return Ok(Io::Plain(stream)) };
         // A call to the pod's own address leads past the proxy: there is nobody to shake hands with but the app.
         if settings.intercepts && stream.local_addr().is_ok_and(|own| own.ip() == peer.address().ip()) {
             return Ok(Io::Plain(stream));
         }
+        let inner = match carries {
+            Carries::Http1 | Carries::Http2 => Inner::Http,
+            Carries::Bytes | Carries::OwnTls => Inner::Tcp,
+        };
         let secured = TlsStream::connect(stream, peer.address().ip(), identity, inner, &context.security, &context.buffers);
         secured.await.map(|stream| Io::Tls(Box::new(stream))).map_err(DialError::Tls)
     });
@@ -193,9 +205,8 @@ pub(crate) async fn dial_peer(peer: &Peer, inner: Inner, context: &Context) -> R
 }
 
 /// To an address that is no service of the mesh: as if no proxy were there.
-pub(crate) async fn pass_through(io: Io, peer: SocketAddr, address: SocketAddr, context: Rc<Context>) -> Option<Met> {
+pub(crate) async fn pass_through(connection: Box<Connection>, address: SocketAddr) -> Option<Met> {
     let labels = Rc::new(Destination { service: None, version: None, route: None });
-    let connection = Connection::new(io, peer, Side::Explicit, context);
     match Io::dial(address).await {
         Ok(io) => Some(Met::Opaque(connection, Some(Box::new(Dialled::outside(io, address, labels))))),
         Err(error) => {

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::control::{Alias, Ask, Update};
-use crate::pool::{Peer, Peers};
+use crate::pool::{Peer, Peers, Proof};
 use crate::telemetry::Destination;
 
 /// How long traffic waits for an answer of the controller before it goes on without one.
@@ -377,7 +377,12 @@ impl EndpointSet {
 impl EndpointIndex {
     fn new(endpoints: &Endpoints, peers: &Peers, identity: bool) -> Self {
         let state = |endpoint: &Endpoint| {
-            let peer = peers.get(endpoint.address, endpoint.identity.clone().filter(|_| identity));
+            let proof = match (&endpoints.origination, &endpoint.identity) {
+                (Some(origination), _) => Proof::Outside(Arc::clone(origination)),
+                (None, Some(expected)) if identity => Proof::Identity(Arc::clone(expected)),
+                (None, Some(_) | None) => Proof::None,
+            };
+            let peer = peers.get(endpoint.address, proof);
             Rc::new(EndpointState { endpoint: endpoint.clone(), peer })
         };
         let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();

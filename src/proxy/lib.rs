@@ -16,6 +16,7 @@ pub mod detect;
 pub mod dial;
 pub mod directory;
 pub mod drain;
+mod egress;
 pub mod environment;
 pub mod http1;
 pub mod http2;

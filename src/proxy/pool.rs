@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use leno_core::endpoints::Origination;
 use leno_core::names::Identity;
 
 use crate::http2::upstream::Upstreams;
@@ -23,7 +24,7 @@ use crate::io::Io;
 /// One address that requests are sent to.
 pub struct Peer {
     address: SocketAddr,
-    identity: Option<Arc<Identity>>,
+    proof: Proof,
     in_flight: Cell<u32>,
     resting: RefCell<Vec<Resting>>,
     pub(crate) http2: Upstreams,
@@ -37,8 +38,19 @@ struct Resting {
 /// Counts a request as in flight at its peer until dropped.
 pub struct InFlight(Rc<Peer>);
 
-/// Where a peer is, and who must answer there.
-type Place = (SocketAddr, Option<Arc<Identity>>);
+/// What a peer has to prove.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// Nothing: plain text is spoken.
+    None,
+    /// To be this identity of the mesh, over mutual TLS.
+    Identity(Arc<Identity>),
+    /// To be this server outside the mesh, over ordinary TLS.
+    Outside(Arc<Origination>),
+}
+
+/// Where a peer is, and what it has to prove.
+type Place = (SocketAddr, Proof);
 
 /// All peers of a worker, by address and identity, so that services that share a pod share its connections and its load.
 #[derive(Default)]
@@ -64,18 +76,18 @@ impl Default for RestLimits {
 impl Peers {
     /// The peer at `address` that speaks plain text, made when nobody holds it yet.
     pub fn plain(&self, address: SocketAddr) -> Rc<Peer> {
-        self.get(address, None)
+        self.get(address, Proof::None)
     }
 
-    /// The peer at `address` that must prove to be `identity`, made when nobody holds it yet.
-    pub fn get(&self, address: SocketAddr, identity: Option<Arc<Identity>>) -> Rc<Peer> {
+    /// The peer at `address` that must give this proof, made when nobody holds it yet.
+    pub fn get(&self, address: SocketAddr, proof: Proof) -> Rc<Peer> {
         let mut peers = self.by_place.borrow_mut();
-        let place = (address, identity);
+        let place = (address, proof);
         if let Some(peer) = peers.get(&place).and_then(Weak::upgrade) {
             return peer;
         }
-        let identity = place.1.clone();
-        let peer = Rc::new(Peer { address, identity, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
+        let proof = place.1.clone();
+        let peer = Rc::new(Peer { address, proof, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
         peers.insert(place, Rc::downgrade(&peer));
         peer
     }
@@ -100,7 +112,18 @@ impl Peer {
 
     /// Who must answer there, proven by mutual TLS; `None` where plain text is spoken.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
-        self.identity.as_ref()
+        match &self.proof {
+            Proof::Identity(identity) => Some(identity),
+            Proof::None | Proof::Outside(_) => None,
+        }
+    }
+
+    /// The TLS that is begun there, outside the mesh.
+    pub fn origination(&self) -> Option<&Arc<Origination>> {
+        match &self.proof {
+            Proof::Outside(origination) => Some(origination),
+            Proof::None | Proof::Identity(_) => None,
+        }
     }
 
     /// Requests in flight there, from this worker.

@@ -43,6 +43,8 @@ pub enum Refusal {
     MissingDestination,
     /// Every destination of the rule has weight 0.
     NoWeight,
+    /// Nobody registers what is asked for, and the app may only connect to what is registered.
+    NotRegistered,
     /// Nothing that could answer is there.
     NoEndpoint,
     /// Nobody accepted the connection.
@@ -79,7 +81,7 @@ impl Refusal {
             Self::UnknownService => 404,
             Self::MissingDestination | Self::NoWeight => 500,
             Self::NoEndpoint | Self::NoCertificate | Self::NoRules => 503,
-            Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::Disconnected | Self::BadResponse => 502,
+            Self::NotRegistered | Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::Disconnected | Self::BadResponse => 502,
             Self::Timeout => 504,
         }
     }
@@ -90,6 +92,7 @@ impl Refusal {
             Self::UnknownService => "unknown-service",
             Self::MissingDestination => "missing-destination",
             Self::NoWeight => "no-weight",
+            Self::NotRegistered => "not-registered",
             Self::NoEndpoint => "no-endpoint",
             Self::ConnectFailed => "connect-failed",
             Self::NoCertificate => "no-certificate",
@@ -111,6 +114,7 @@ impl Refusal {
             Self::UnknownService => "no service of the mesh has this name\n",
             Self::MissingDestination => "the chosen destination does not exist\n",
             Self::NoWeight => "no destination may receive this request\n",
+            Self::NotRegistered => "nothing outside is registered by this name or address, and only what is registered may be called\n",
             Self::NoEndpoint => "the service has no endpoint that is ready\n",
             Self::ConnectFailed => "no endpoint of the service accepted the connection\n",
             Self::NoCertificate => "this workload has no valid certificate to prove itself with\n",
@@ -188,6 +192,11 @@ impl Route {
         let left: Vec<_> = all.iter().filter(|endpoint| !tried.contains(&endpoint.peer.address())).collect();
         let place = balance::pick(self.algorithm, left.len(), |place| load(left[place]), turn, context.draw())?;
         Some(Rc::clone(left[place]))
+    }
+
+    /// Whether the request leaves the cluster.
+    pub fn leads_outside(&self) -> bool {
+        self.view.service.outside
     }
 
     /// Metric labels once `endpoint` has been picked, or without one.

@@ -27,7 +27,7 @@ use crate::listen::{self, Listener};
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
 use crate::telemetry::{AccessLog, Recorder, Registry};
-use crate::tls::Security;
+use crate::tls::{Originator, Security};
 
 /// How often resting connections are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -105,6 +105,8 @@ pub struct Context {
     pub directory: Directory,
     /// What this proxy proves itself with, and whom it trusts.
     pub security: Security,
+    /// Begins TLS with servers outside the mesh.
+    pub originator: Originator,
     /// Blocks for bytes in motion.
     pub buffers: Rc<Buffers>,
     /// Counters and the access log.
@@ -151,6 +153,7 @@ impl Worker {
             stranger: Rc::default(),
             directory: Directory::new(asks, settings.identity),
             security: Security::default(),
+            originator: Originator::default(),
             buffers: Rc::default(),
             recorder: registry.recorder(access_log),
             draining: Draining::default(),

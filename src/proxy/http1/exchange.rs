@@ -30,7 +30,7 @@ use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
-use crate::tls::{self, Inner, Secured};
+use crate::tls::{self, Carries, Secured};
 use crate::worker::Context;
 
 /// What becomes of the connection after a request.
@@ -138,6 +138,10 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
     let whom = match &connection.side {
         Side::Outbound { service, port } => Whom::Service(Rc::clone(service), *port),
         Side::Inbound { app, labels, .. } => Whom::Address(Rc::clone(app), Rc::clone(labels)),
+        Side::Outside { port } => match Box::pin(explicit::outside(connection, *port, inbox.block(), range.clone())).await {
+            Ok(whom) => whom,
+            Err(error) => return refuse(connection, error).await,
+        },
         Side::Explicit => match Box::pin(explicit::whom(connection, inbox.block(), range.clone())).await {
             Ok((whom, Form::Authority)) => {
                 inbox.release();
@@ -253,6 +257,7 @@ fn prepare<'c>(
     let target = admission.refusal.map_or(target, Target::Nobody);
     let additions = Additions {
         peer: connection.peer.ip(),
+        tells: !matches!(&target, Target::Service(route) if route.leads_outside()),
         is_outbound: !matches!(connection.side, Side::Inbound { .. }),
         request_id: id.text(inbox.block()),
         shorten: matches!(connection.side, Side::Explicit),
@@ -410,7 +415,7 @@ impl Exchange<'_> {
                 return Ok((io, true));
             }
         }
-        Box::pin(dial_peer(peer, Inner::Http, context)).await.map(|io| (io, false)).map_err(refused)
+        Box::pin(dial_peer(peer, Carries::Http1, context)).await.map(|io| (io, false)).map_err(refused)
     }
 
     /// Sends the request on `io` and waits for the response's head.
@@ -625,7 +630,7 @@ async fn refuse_with(connection: &Connection, status: u16, text: &str, reason: &
     let labels = match &connection.side {
         Side::Inbound { labels, .. } => Rc::clone(labels),
         Side::Outbound { service, .. } => Rc::new(Destination { service: Some(service.id.clone()), version: None, route: None }),
-        Side::Explicit => Rc::new(Destination { service: None, version: None, route: None }),
+        Side::Explicit | Side::Outside { .. } => Rc::new(Destination { service: None, version: None, route: None }),
     };
     let mut out = connection.context.buffers.take();
     Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false }.write(&mut out);

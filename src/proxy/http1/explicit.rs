@@ -14,10 +14,11 @@ use crate::connection::{Connection, Met, Side, go_on as carry_on, host_alias, ou
 use crate::control::Alias;
 use crate::dial::{Dialled, dial_peer};
 use crate::directory::ServiceState;
+use crate::egress::{self, is_closed_to};
 use crate::pool::Peer;
 use crate::target::Refusal;
 use crate::telemetry::Destination;
-use crate::tls::Inner;
+use crate::tls::Carries;
 
 /// The port of a target that names none.
 const HTTP_PORT: u16 = 80;
@@ -62,20 +63,35 @@ pub(super) async fn whom(connection: &Connection, block: &[u8], range: Range<usi
         && let Some(service) = context.directory.resolve(&alias).await
     {
         let port = port.unwrap_or_else(|| usual_port(&service));
-        return Ok((Whom::Service(service, port), form));
+        let is_elsewhere = service.view().is_some_and(|view| view.service.outside && view.service.port(port).is_none());
+        if !is_elsewhere {
+            return Ok((Whom::Service(service, port), form));
+        }
     }
     let asks_a_proxy = matches!(form, Form::Absolute | Form::Authority);
     if !asks_a_proxy {
         return Ok((Whom::Nobody(Refusal::UnknownService), form));
     }
     let found = lookup_host((&*host, port.unwrap_or(HTTP_PORT))).await;
+    context.directory.wait_for_workload().await;
     match found.ok().and_then(|mut addresses| addresses.next()) {
+        Some(address) if is_closed_to(context, address.ip()) => Ok((Whom::Nobody(Refusal::NotRegistered), form)),
         Some(address) if !context.own_addresses.contains(&address) => {
             let labels = Destination { service: None, version: None, route: None };
             Ok((Whom::Address(context.directory.peers.plain(address), Rc::new(labels)), form))
         }
         Some(_) | None => Ok((Whom::Nobody(Refusal::UnknownService), form)),
     }
+}
+
+/// Finds what is registered outside by the host that a request to an address outside names.
+pub(super) async fn outside(connection: &Connection, port: u16, block: &[u8], range: Range<usize>) -> Result<Whom, HeadError> {
+    let Asked { host, form, .. } = asked(block, range)?;
+    if form == Form::Authority {
+        return Ok(Whom::Nobody(Refusal::NotRegistered));
+    }
+    let service = egress::registered(&host, port, &connection.context).await;
+    Ok(service.map_or(Whom::Nobody(Refusal::NotRegistered), |service| Whom::Service(service, port)))
 }
 
 fn asked(block: &[u8], range: Range<usize>) -> Result<Asked, HeadError> {
@@ -100,7 +116,7 @@ pub(super) async fn connect(connection: &Connection, whom: Whom, first: Buffer) 
     let to = match whom {
         Whom::Service(service, port) => NextTo::Service(service, port),
         Whom::Nobody(refusal) => return Err(refusal),
-        Whom::Address(peer, labels) => match dial_peer(&peer, Inner::Tcp, &connection.context).await {
+        Whom::Address(peer, labels) => match dial_peer(&peer, Carries::Bytes, &connection.context).await {
             Ok(io) => NextTo::Outside(Dialled::outside(io, peer.address(), labels)),
             Err(error) => {
                 error.log(peer.address());

@@ -276,6 +276,8 @@ fn upgrades(head: &Head<'_>) -> bool {
 pub struct Additions<'a> {
     /// Who sent it to this proxy.
     pub peer: IpAddr,
+    /// Whether the receiver is told who sent it (`x-forwarded-for`, `x-forwarded-proto`): those outside the cluster are not.
+    pub tells: bool,
     /// Whether this is the app's own side (see the module's header).
     pub is_outbound: bool,
     /// `x-request-id` for a request that has none.
@@ -300,7 +302,7 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
         Form::Absolute | Form::Origin | Form::Authority | Form::Asterisk => out.append(request.target.of(bytes)),
     }
     out.append(b" HTTP/1.1\r\n");
-    let forwarded = forwarded_for(head, additions);
+    let forwarded = if additions.tells { forwarded_for(head, additions) } else { None };
     copy_lines(head, out, |field| match field.known {
         Known::TransferEncoding | Known::ContentLength | Known::Host | Known::RequestId | Known::ForwardedProto => false,
         Known::No => is_named(head, field),
@@ -321,7 +323,7 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     if let Some(forwarded) = forwarded {
         append_line(out, "x-forwarded-for", &forwarded);
     }
-    if head.all(Known::ForwardedProto).next().is_none() {
+    if additions.tells && head.all(Known::ForwardedProto).next().is_none() {
         append_line(out, "x-forwarded-proto", b"http");
     }
     match (request.upgrade, sends_te(head)) {

@@ -190,7 +190,7 @@ fn patched(text: &str, is_outbound: bool, shorten: bool) -> String {
     let head = Head::parse(text.as_bytes(), 0..text.len()).unwrap();
     let request = Request::judge(&head).unwrap();
     let host = SocketAddr::from(([10, 0, 0, 9], 80));
-    let additions = Additions { peer: [10, 0, 0, 1].into(), is_outbound, request_id: "ID", shorten, host, path: None };
+    let additions = Additions { peer: [10, 0, 0, 1].into(), tells: true, is_outbound, request_id: "ID", shorten, host, path: None };
     request::patch(&head, &request, &additions, &mut out);
     String::from_utf8(out.filled().to_vec()).unwrap()
 }

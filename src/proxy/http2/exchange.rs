@@ -28,6 +28,7 @@ use crate::authorization::{self, Decided, Visitor};
 use crate::connection::{Side, host_alias};
 use crate::control::Alias;
 use crate::directory::ServiceState;
+use crate::egress;
 use crate::http1::head::HeadError;
 use crate::http1::response::UNDELIVERED;
 use crate::pool::{InFlight, Peer};
@@ -159,7 +160,9 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
         }
     }
     let context = &client.context;
-    let id = head::patch(&mut parts.headers, &client.side, &client.address, || [context.draw(), context.draw()]);
+    let leads_outside = matches!(&target, Target::Service(route) if route.leads_outside());
+    let tells = if leads_outside { None } else { Some(&client.address) };
+    let id = head::patch(&mut parts.headers, &client.side, tells, || [context.draw(), context.draw()]);
     let protocol = parts.extensions.remove::<Protocol>();
     let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, is_grpc };
     let (decided, secured) = (admission.decided, client.secured());
@@ -185,6 +188,13 @@ async fn aim(client: &Client, parts: &Parts) -> (Target, Rc<Destination>) {
             }
             None => return (Target::Nobody(Refusal::UnknownService), nobody()),
         },
+        Side::Outside { port } => match outside(client, *port, parts).await {
+            Some(service) => {
+                asked = service;
+                (&asked, *port)
+            }
+            None => return (Target::Nobody(Refusal::NotRegistered), nobody()),
+        },
     };
     let Some(view) = service.view() else { return (Target::Nobody(Refusal::UnknownService), nobody()) };
     match head::view(parts, &context.own, |head| target::route(&view, port, head, context)) {
@@ -194,6 +204,12 @@ async fn aim(client: &Client, parts: &Parts) -> (Target, Rc<Destination>) {
         }
         Err((refusal, labels)) => (Target::Nobody(refusal), labels),
     }
+}
+
+/// What is registered outside by the host that the authority names.
+async fn outside(client: &Client, port: u16, parts: &Parts) -> Option<Rc<ServiceState>> {
+    let (host, _) = split_authority(parts.uri.authority()?.as_str())?;
+    egress::registered(host, port, &client.context).await
 }
 
 /// The service that the authority names, at its port; waits for the controller.
@@ -327,7 +343,7 @@ impl Exchange {
             return Err(Broken::NoProtocol);
         }
         let ends = self.up.is_empty();
-        let (mut answer, mut send) = lease.send(self.head.request(), ends).map_err(|error| broken_by(&error))?;
+        let (mut answer, mut send) = lease.send(self.head.request(lease.is_originated()), ends).map_err(|error| broken_by(&error))?;
         if ends {
             self.up.skip();
         }
@@ -493,10 +509,10 @@ impl Exchange {
 
 impl Head {
     /// The head once more.
-    fn request(&self) -> Request<()> {
+    fn request(&self, is_https: bool) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = if is_https { head::with_https(&self.uri) } else { self.uri.clone() };
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = self.headers.clone();
         if let Some(protocol) = &self.protocol {
@@ -541,7 +557,7 @@ fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respo
     let labels = match &client.side {
         Side::Inbound { labels, .. } => Rc::clone(labels),
         Side::Outbound { service, .. } => Rc::new(Destination { service: Some(service.id.clone()), version: None, route: None }),
-        Side::Explicit => Rc::default(),
+        Side::Explicit | Side::Outside { .. } => Rc::default(),
     };
     client.context.recorder.request(&RequestRecord {
         direction: client.side.direction(),

@@ -88,6 +88,15 @@ pub(super) fn view<T>(parts: &Parts, caller: &Caller, look: impl FnOnce(&Request
     })
 }
 
+/// The target over TLS that this proxy has begun.
+pub(super) fn with_https(uri: &Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    if parts.scheme.is_some() {
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
 /// The target with another path; the query stays.
 pub(super) fn with_path(uri: &Uri, path: &str) -> Result<Uri, HeadError> {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -96,17 +105,19 @@ pub(super) fn with_path(uri: &Uri, path: &str) -> Result<Uri, HeadError> {
     Uri::from_parts(parts).ok().ok_or(HeadError::BadTarget)
 }
 
-/// Makes of the head that arrived the one that is sent on. Returns the request's id, the client's own or one made of
+/// Makes of the head that arrived the one that is sent on. `address` is who sent it, which those outside the cluster are not told. Returns the request's id, the client's own or one made of
 /// `draws`.
-pub(super) fn patch(headers: &mut HeaderMap, side: &Side, address: &HeaderValue, draws: impl FnOnce() -> [u64; 2]) -> HeaderValue {
+pub(super) fn patch(headers: &mut HeaderMap, side: &Side, address: Option<&HeaderValue>, draws: impl FnOnce() -> [u64; 2]) -> HeaderValue {
     strip(headers);
     if matches!(side, Side::Explicit) {
         headers.remove(PROXY_AUTHORIZATION);
     }
     let is_outbound = !matches!(side, Side::Inbound { .. });
-    forwarded_for(headers, address, is_outbound);
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(address) = address {
+        forwarded_for(headers, address, is_outbound);
+        if !headers.contains_key(FORWARDED_PROTO) {
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
     }
     if let Some(id) = headers.get_mut(REQUEST_ID) {
         id.set_sensitive(true);
@@ -217,7 +228,7 @@ mod tests {
         for (lines, side, want) in cases {
             let fields: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
             let mut parts = parts("http://payment/", &fields);
-            patch(&mut parts.headers, &side, &address_value(IpAddr::from([10, 0, 0, 9])), || [0; 2]);
+            patch(&mut parts.headers, &side, Some(&address_value(IpAddr::from([10, 0, 0, 9]))), || [0; 2]);
             let got = join(parts.headers.get_all(FORWARDED_FOR).into_iter().map(HeaderValue::as_bytes)).unwrap();
             assert_eq!(String::from_utf8_lossy(&got), want, "{lines:?}");
         }
@@ -227,12 +238,12 @@ mod tests {
     fn what_proxies_say_to_each_other_is_taken_out_and_ids_are_kept_or_made() {
         let mut parts =
             parts("http://payment/", &[("x-leno-undelivered", "1"), ("x-leno-a", "1"), ("x-lenor", "1"), ("x-request-id", "mine")]);
-        let id = patch(&mut parts.headers, &inbound(), &address_value(IpAddr::from([10, 0, 0, 9])), || [0; 2]);
+        let id = patch(&mut parts.headers, &inbound(), Some(&address_value(IpAddr::from([10, 0, 0, 9]))), || [0; 2]);
         assert_eq!(id, "mine");
         assert!(parts.headers.keys().all(|name| !name.as_str().starts_with(LENO_PREFIX)));
         assert!(parts.headers.contains_key("x-lenor"));
         parts.headers.remove(REQUEST_ID);
-        let made = patch(&mut parts.headers, &inbound(), &address_value(IpAddr::from([10, 0, 0, 9])), || [0; 2]);
+        let made = patch(&mut parts.headers, &inbound(), Some(&address_value(IpAddr::from([10, 0, 0, 9]))), || [0; 2]);
         assert_eq!(made, "00000000-0000-4000-8000-000000000000");
         assert_eq!(parts.headers.get(REQUEST_ID), Some(&made));
     }

@@ -119,7 +119,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 fn server(side: &Side) -> Builder {
     let head_bytes = match side {
         Side::Inbound { .. } => HEADER_LIST_MAX + HEADER_LIST_ADDED_MAX,
-        Side::Outbound { .. } | Side::Explicit => HEADER_LIST_MAX,
+        Side::Outbound { .. } | Side::Outside { .. } | Side::Explicit => HEADER_LIST_MAX,
     };
     let mut builder = Builder::new();
     builder

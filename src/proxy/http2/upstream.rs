@@ -23,7 +23,7 @@ use crate::dial::{DialError, dial_peer, may_use};
 use crate::io::Io;
 use crate::pool::Peer;
 use crate::target::Refusal;
-use crate::tls::{Agreed, Inner};
+use crate::tls::{Agreed, Carries};
 use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
@@ -47,6 +47,8 @@ pub(crate) struct Upstreams {
 struct Link {
     requests: SendRequest<Bytes>,
     agreed: Option<Agreed>,
+    /// Whether this proxy has begun the TLS on it, so that its requests are `https`.
+    originated: bool,
     streams: Cell<usize>,
     is_closed: Cell<bool>,
 }
@@ -74,6 +76,11 @@ impl Lease {
     /// What the connection's handshake agreed on, where it is mutual TLS.
     pub(super) fn agreed(&self) -> Option<Agreed> {
         self.0.agreed
+    }
+
+    /// Whether this proxy has begun the TLS on it, so that its requests are `https`.
+    pub(super) fn is_originated(&self) -> bool {
+        self.0.originated
     }
 
     /// Whether the peer takes requests that change the protocol (RFC 8441).
@@ -144,7 +151,7 @@ impl Upstreams {
 
 /// Opens a connection and waits for the peer's settings; a task of its own drives it then.
 async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
-    let io = dial_peer(peer, Inner::Http, context).await?;
+    let io = dial_peer(peer, Carries::Http2, context).await?;
     let is_secured = io.agreed().is_some();
     settled(io, peer, context.settings.connect_timeout).await.map_err(|error| {
         // What TLS has to say comes through `h2` as this kind and words: the peer did not take this proxy's certificate.
@@ -166,7 +173,7 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         Ok(result) => result?,
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
-    let link = Rc::new(Link { requests, agreed, streams: Cell::new(0), is_closed: Cell::new(false) });
+    let link = Rc::new(Link { requests, agreed, originated: peer.origination().is_some(), streams: Cell::new(0), is_closed: Cell::new(false) });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {

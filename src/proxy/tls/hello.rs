@@ -17,6 +17,8 @@ const MESSAGE_HEADER: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const EXTENSION_ALPN: u16 = 16;
+const EXTENSION_SERVER_NAME: u16 = 0;
+const HOST_NAME: u8 = 0;
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,45 @@ pub fn peek(bytes: &[u8]) -> Hello {
             }
         }
     }
+}
+
+/// The server that a TLS client names (SNI, RFC 6066 section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sni {
+    /// Not enough to say.
+    NeedMore,
+    /// This one.
+    Name(String),
+    /// TLS that names none.
+    Missing,
+    /// No TLS.
+    NoTls,
+}
+
+/// Says whom the TLS client names whose first bytes these are.
+pub fn server_name(bytes: &[u8]) -> Sni {
+    match message(bytes) {
+        Message::NeedMore if bytes.len() < BYTES_MAX => Sni::NeedMore,
+        Message::NeedMore | Message::No => Sni::NoTls,
+        Message::Whole(message) => named(&message).map_or(Sni::Missing, Sni::Name),
+    }
+}
+
+/// Whether `bytes`, the first of a connection, begin TLS, as far as they tell.
+pub fn begins_tls(bytes: &[u8]) -> bool {
+    bytes.len() >= RECORD_HEADER && !matches!(record(bytes), Record::No)
+}
+
+fn named(hello: &[u8]) -> Option<String> {
+    let (mut names, _) = vector16(extension(hello, EXTENSION_SERVER_NAME)??)?;
+    while let Some((kind, rest)) = names.split_first() {
+        let (name, rest) = vector16(rest)?;
+        if *kind == HOST_NAME {
+            return std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).map(str::to_owned);
+        }
+        names = rest;
+    }
+    None
 }
 
 enum Message<'b> {
@@ -119,8 +160,22 @@ fn body(bytes: &[u8]) -> Option<Option<&[u8]>> {
     bytes.get(MESSAGE_HEADER..MESSAGE_HEADER + length).map(Some)
 }
 
-/// Whether the hello offers a protocol of the mesh; `None` where it is malformed (RFC 8446 section 4.1.2).
+/// Whether the hello offers a protocol of the mesh; `None` where it is malformed.
 fn offers(hello: &[u8]) -> Option<bool> {
+    let Some(content) = extension(hello, EXTENSION_ALPN)? else { return Some(false) };
+    let (mut names, _) = vector16(content)?;
+    while !names.is_empty() {
+        let (name, rest) = vector8(names)?;
+        if name.starts_with(PREFIX) {
+            return Some(true);
+        }
+        names = rest;
+    }
+    Some(false)
+}
+
+/// The hello's extension `wanted`, if it has it; the outer `None` where it is malformed (RFC 8446 section 4.1.2).
+fn extension(hello: &[u8], wanted: u16) -> Option<Option<&[u8]>> {
     let rest = hello.get(2 + 32..)?;
     let (_session, rest) = vector8(rest)?;
     let (_suites, rest) = vector16(rest)?;
@@ -128,20 +183,12 @@ fn offers(hello: &[u8]) -> Option<bool> {
     let (mut extensions, _) = vector16(rest)?;
     while let Some((kind, rest)) = extensions.split_first_chunk::<2>() {
         let (content, rest) = vector16(rest)?;
-        if u16::from_be_bytes(*kind) == EXTENSION_ALPN {
-            let (mut names, _) = vector16(content)?;
-            while !names.is_empty() {
-                let (name, rest) = vector8(names)?;
-                if name.starts_with(PREFIX) {
-                    return Some(true);
-                }
-                names = rest;
-            }
-            return Some(false);
+        if u16::from_be_bytes(*kind) == wanted {
+            return Some(Some(content));
         }
         extensions = rest;
     }
-    Some(false)
+    Some(None)
 }
 
 /// A vector whose length is one byte, and what follows it.
@@ -204,6 +251,22 @@ mod tests {
         for (case, bytes, want) in cases {
             assert_eq!(peek(&bytes), want, "{case}");
         }
+    }
+
+    #[test]
+    fn the_server_that_a_client_names_is_found() {
+        let named = Sni::Name("payment".to_owned());
+        let whole = hello(&["h2"]);
+        let cases = [
+            (whole.clone(), named.clone()),
+            (cut(&whole, 7), named),
+            (whole[..40].to_vec(), Sni::NeedMore),
+            (b"GET / HTTP/1.1\r\n".to_vec(), Sni::NoTls),
+        ];
+        for (bytes, want) in cases {
+            assert_eq!(server_name(&bytes), want);
+        }
+        assert!(begins_tls(&whole) && !begins_tls(b"GET / HTTP/1.1") && !begins_tls(b""));
     }
 
     #[test]

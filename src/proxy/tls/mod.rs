@@ -1,12 +1,14 @@
 //! Mutual TLS between the proxies of a mesh: who the other end is, proven.
 //!
 //! Reading order: [`security`] (what a worker proves itself with, and whom it trusts), [`verify`] (what a certificate proves),
-//! [`hello`] (telling a proxy of the mesh from everybody else), [`stream`] (the connection itself).
+//! [`hello`] (telling a proxy of the mesh from everybody else), [`stream`] (the connection itself), [`originate`] (ordinary TLS with
+//! servers outside the mesh, the one exception from what follows).
 //!
 //! Invariants: TLS 1.3 only; nothing is sent to an endpoint before it has proven the identity that discovery promised; a
 //! resumed session is verified like a new one; a renewal touches no connection that is there.
 
 pub mod hello;
+pub mod originate;
 mod secured;
 pub mod security;
 pub mod stream;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use leno_core::names::Identity;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
+pub use originate::{Carries, Originator};
 pub use secured::Secured;
 pub use security::{Security, Unproven};
 pub use stream::TlsStream;
@@ -121,6 +124,8 @@ pub enum Failed {
     Wrong(Wrong),
     /// The peer broke the protocol, or has refused this proxy.
     Protocol(rustls::Error),
+    /// A server outside the mesh does not prove its name, or does not speak TLS as it should.
+    Outside(rustls::Error),
     /// The connection broke.
     Io(io::Error),
     /// It took too long.
@@ -136,6 +141,7 @@ impl Failed {
             Self::Protocol(rustls::Error::AlertReceived(_)) => "refused-by-peer",
             Self::Protocol(rustls::Error::NoCertificatesPresented) => "no-peer-certificate",
             Self::Protocol(_) => "protocol",
+            Self::Outside(_) => "outside",
             Self::Io(_) => "broken",
             Self::Timeout => "timeout",
         }
@@ -151,6 +157,7 @@ impl fmt::Display for Failed {
                 write!(f, "the peer refused the handshake ({alert:?}); its own log says why")
             }
             Self::Protocol(error) => write!(f, "the peer does not speak the mesh's TLS: {error}"),
+            Self::Outside(error) => write!(f, "no TLS with the server outside (see spec.external.tls of its MeshService): {error}"),
             Self::Io(error) => write!(f, "the connection broke during the handshake: {error}"),
             Self::Timeout => f.write_str("the handshake took too long"),
         }

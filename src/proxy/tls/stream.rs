@@ -1,4 +1,4 @@
-//! One mutual TLS connection, read and written with `&self` as plain ones are.
+//! One TLS connection, read and written with `&self` as plain ones are.
 //!
 //! Encrypted bytes are read into blocks of the worker and leave nothing behind but a record that is not whole yet. What is
 //! written is encrypted at once and handed to the kernel as far as it takes it; [`TlsStream::poll_flush`] waits for the
@@ -15,9 +15,11 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use leno_core::endpoints::Origination;
 use rustix::net::RecvFlags;
 use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
 use rustls_pki_types::ServerName;
@@ -26,7 +28,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::verify::Presented;
-use super::{Agreed, Expected, Failed, Inner, Proven, Security, Wrong, now};
+use super::originate::server_name;
+use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Security, Wrong, now};
 use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
 
 /// How long a connection whose handshake failed is read on.
@@ -85,6 +88,28 @@ impl TlsStream {
             if state.session.alpn_protocol() != Some(inner.alpn()) {
                 return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
             }
+        }
+        Ok(stream)
+    }
+
+    /// Begins TLS with the server outside that `origination` names, which has to prove that name.
+    pub async fn originate(
+        tcp: TcpStream,
+        origination: &Arc<Origination>,
+        carries: Carries,
+        originator: &Originator,
+        buffers: &Rc<Buffers>,
+    ) -> Result<Self, Failed> {
+        let config = originator.client(origination, carries)?;
+        let session = ClientConnection::new(config, server_name(origination)?).map_err(Failed::Outside)?;
+        let stream = Self::shake(tcp, session.into(), None, buffers).await.map_err(|failed| match failed {
+            Failed::Protocol(error) => Failed::Outside(error),
+            other => other,
+        })?;
+        // A server without ALPN speaks HTTP/1.1; HTTP/2 has to be agreed on (RFC 9113 section 3.2).
+        let agreed = stream.state.borrow().session.alpn_protocol().map(<[u8]>::to_vec);
+        if carries == Carries::Http2 && agreed.as_deref() != carries.alpn() {
+            return Err(Failed::Outside(rustls::Error::NoApplicationProtocol));
         }
         Ok(stream)
     }
