@@ -3,6 +3,7 @@
 mod endpoints;
 mod guards;
 mod incremental;
+mod outside;
 mod policies;
 mod reports;
 mod services;
