@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use jiff::SignedDuration;
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use leno_core::authorize::{Mode, Posture};
 use leno_core::names::{Identity, Name};
 use leno_core::workload::Egress;

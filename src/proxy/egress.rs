@@ -149,7 +149,143 @@ fn host(bytes: &[u8], length: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+    use leno_core::names::{ServiceId, WorkloadId};
+    use leno_core::service::{Service, ServicePort};
+    use leno_core::workload::{Egress, Workload};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::LocalSet;
+
     use super::*;
+    use crate::connection::go_on;
+    use crate::control::{Alias, Update};
+    use crate::worker::Settings;
+
+    /// A server that says `word` to whoever has said something, and what was said to it.
+    async fn server(word: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{word}", word.len());
+                let mut block = [0; 4096];
+                if stream.read(&mut block).await.unwrap() > 0 {
+                    stream.write_all(response.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    /// A proxy whose app may go where `egress` says, with `api.example.com:PORT` registered at `endpoint`.
+    fn context(egress: Egress, port: u16, endpoint: SocketAddr) -> Rc<Context> {
+        let settings = Settings::new(WorkloadId::new("shop", "web-1"));
+        let context = Context::testing(settings);
+        let directory = &context.directory;
+        let workload = Workload { egress, outside_ports: vec![port], ..Workload::new(WorkloadId::new("shop", "web-1")) };
+        let id = ServiceId::new("shop", "api");
+        let service = Service {
+            id: id.clone(),
+            vips: Vec::new(),
+            hosts: Vec::new(),
+            ports: vec![ServicePort { port, protocol: Protocol::Detect }],
+            balancer: Default::default(),
+            routes: Default::default(),
+            outside: true,
+        };
+        let endpoint = Endpoint { address: endpoint, workload: "".into(), versions: Vec::new(), identity: None };
+        let endpoints_id = EndpointsId::new(id.clone(), port);
+        let _asked = directory.endpoints(&id, port);
+        let endpoints = Endpoints { id: endpoints_id.clone(), endpoints: vec![endpoint], origination: None };
+        directory.apply(Update::Connected(true));
+        directory.apply(Update::Workload(Arc::new(workload)));
+        directory.apply(Update::Service(id.clone(), Some(Arc::new(service))));
+        directory.apply(Update::Alias(Alias::Host("api.example.com".into()), Some(id)));
+        directory.apply(Update::Alias(Alias::Host("other.example".into()), None));
+        directory.apply(Update::Endpoints(endpoints_id, Some(Arc::new(endpoints))));
+        context
+    }
+
+    /// What an app reads that says `bytes` to `address`, which nobody knows; `None`: its connection was reset.
+    async fn said(context: &Rc<Context>, address: SocketAddr, bytes: &[u8]) -> Option<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        app.write_all(bytes).await.unwrap();
+        let context = Rc::clone(context);
+        let carried = tokio::task::spawn_local(async move {
+            if let Some(met) = outside(Io::Plain(stream), peer, address, None, context).await {
+                go_on(met).await;
+            }
+        });
+        let read = RefCell::new(Vec::new());
+        let ended = async { app.read_to_end(&mut read.borrow_mut()).await };
+        let result = ended.await;
+        drop(app);
+        carried.abort();
+        result.ok().map(|_| String::from_utf8(read.into_inner()).unwrap())
+    }
+
+    fn hello(name: &'static str) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_registered_is_found_by_host_and_server_name_at_addresses_nobody_knows() {
+        LocalSet::new()
+            .run_until(async {
+                let (registered, dialled) = (server("registered").await, server("dialled").await);
+                let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").into_bytes();
+                let cases: [(Vec<u8>, &str, Option<&str>); 5] = [
+                    (get("api.example.com"), "registered", Some("registered")),
+                    (hello("api.example.com"), "registered", Some("registered")),
+                    (get("other.example"), "dialled", Some("not-registered")),
+                    (hello("other.example"), "dialled", None),
+                    (b"SSH-2.0-x\r\n".to_vec(), "dialled", None),
+                ];
+                for (bytes, open, closed) in cases {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    let context_of = |egress| context(egress, dialled.port(), registered);
+                    let got = said(&context_of(Egress::Allow), dialled, &bytes).await.unwrap_or_default();
+                    assert!(got.ends_with(open), "{text}: {got}");
+                    let got = said(&context_of(Egress::RegisteredOnly), dialled, &bytes).await;
+                    match closed {
+                        Some("not-registered") => {
+                            assert!(
+                                got.is_some_and(|got| got.starts_with("HTTP/1.1 502 ") && got.contains("nothing outside is registered")),
+                                "{text}"
+                            );
+                        }
+                        Some(word) => assert!(got.is_some_and(|got| got.ends_with(word)), "{text}"),
+                        None => assert!(got.is_none(), "{text}: {got:?}"),
+                    }
+                }
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn ports_at_which_nothing_is_registered_are_not_looked_at() {
+        LocalSet::new()
+            .run_until(async {
+                let (registered, dialled) = (server("registered").await, server("dialled").await);
+                let context = context(Egress::Allow, 1, registered);
+                let got = said(&context, dialled, b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n").await.unwrap();
+                assert!(got.ends_with("dialled"), "{got}");
+            })
+            .await;
+    }
 
     #[test]
     fn the_first_bytes_say_who_is_meant() {

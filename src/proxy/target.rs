@@ -81,7 +81,12 @@ impl Refusal {
             Self::UnknownService => 404,
             Self::MissingDestination | Self::NoWeight => 500,
             Self::NoEndpoint | Self::NoCertificate | Self::NoRules => 503,
-            Self::NotRegistered | Self::ConnectFailed | Self::IdentityMismatch | Self::TlsFailed | Self::Disconnected | Self::BadResponse => 502,
+            Self::NotRegistered
+            | Self::ConnectFailed
+            | Self::IdentityMismatch
+            | Self::TlsFailed
+            | Self::Disconnected
+            | Self::BadResponse => 502,
             Self::Timeout => 504,
         }
     }

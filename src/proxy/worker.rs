@@ -126,6 +126,31 @@ pub struct Context {
 }
 
 impl Context {
+    fn new(asks: UnboundedSender<Ask>, recorder: Recorder, own_addresses: Vec<SocketAddr>, settings: Settings) -> Self {
+        Self {
+            own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
+            stranger: Rc::default(),
+            directory: Directory::new(asks, settings.identity),
+            security: Security::default(),
+            originator: Originator::default(),
+            buffers: Rc::default(),
+            recorder,
+            draining: Draining::default(),
+            keys: KeyCache::default(),
+            own_addresses,
+            apps: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            settings,
+        }
+    }
+
+    /// That of a worker that listens nowhere and is fed by hand; what it asks goes nowhere.
+    #[cfg(test)]
+    pub(crate) fn testing(settings: Settings) -> Rc<Self> {
+        let (asks, _) = tokio::sync::mpsc::unbounded_channel();
+        Rc::new(Self::new(asks, Registry::default().recorder(None), Vec::new(), settings))
+    }
+
     /// A random number.
     pub fn draw(&self) -> u64 {
         self.random.borrow_mut().u64(..)
@@ -148,21 +173,7 @@ impl Worker {
     async fn serve(self) -> io::Result<()> {
         let Self { listeners, asks, updates, registry, access_log, drain, settings } = self;
         let own_addresses = listeners.iter().map(|listener| listener.listener.local_addr()).collect::<io::Result<_>>()?;
-        let context = Rc::new(Context {
-            own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
-            stranger: Rc::default(),
-            directory: Directory::new(asks, settings.identity),
-            security: Security::default(),
-            originator: Originator::default(),
-            buffers: Rc::default(),
-            recorder: registry.recorder(access_log),
-            draining: Draining::default(),
-            keys: KeyCache::default(),
-            own_addresses,
-            apps: RefCell::default(),
-            random: RefCell::new(fastrand::Rng::new()),
-            settings,
-        });
+        let context = Rc::new(Context::new(asks, registry.recorder(access_log), own_addresses, settings));
         let open = Rc::new(listen::Open::default());
         tokio::task::spawn_local(take_updates(Rc::clone(&context), updates));
         tokio::task::spawn_local(sweep(Rc::clone(&context)));

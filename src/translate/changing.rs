@@ -150,7 +150,8 @@ impl Namespace {
         }
         let services: BTreeSet<Name> = [&before, &after].into_iter().flatten().map(|mesh| mesh.service.clone()).collect();
         let snapshots = self.snapshots(&services, effects);
-        let outside = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| Some(mesh.outside.as_ref()?.service(&self.name, name, lookups)));
+        let outside =
+            |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| Some(mesh.outside.as_ref()?.service(&self.name, name, lookups)));
         let outside = outside(&after);
         let is_elsewhere = before.as_ref().map(|mesh| &mesh.outside) != after.as_ref().map(|mesh| &mesh.outside);
         if is_elsewhere {

@@ -30,9 +30,7 @@ impl Namespace {
         let accepted = if object.problems.is_empty() {
             match &other {
                 _ if mesh.outside.is_some() && self.services.contains_key(name) => hidden(&id),
-                None if mesh.outside.is_some() => {
-                    holds(ACCEPTED, reason::ACCEPTED, format!("In force: {id} is outside the cluster."))
-                }
+                None if mesh.outside.is_some() => holds(ACCEPTED, reason::ACCEPTED, format!("In force: {id} is outside the cluster.")),
                 Some(other) => conflicted("MeshService", &self.name, other, &id),
                 None if self.mesh_service(&mesh.service).is_none() => {
                     holds(ACCEPTED, reason::ACCEPTED, format!("Good, and without effect while Service {id} is not in the mesh."))

@@ -102,7 +102,10 @@ fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>) -> Str
     let then = "Until then its share of requests is answered 500.";
     match mesh {
         Some(mesh) if mesh.outside.is_some() => {
-            format!("there is no version {version}: {} is outside the cluster, where there are none. Name a service instead. {then}", service.id)
+            format!(
+                "there is no version {version}: {} is outside the cluster, where there are none. Name a service instead. {then}",
+                service.id
+            )
         }
         None => {
             format!("there is no version {version}, because no MeshService for Service {} names versions. Create one. {then}", service.id)

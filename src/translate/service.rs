@@ -57,12 +57,8 @@ impl Service {
 
     /// Something outside the cluster, at `addresses`.
     pub(crate) fn outside(id: ServiceId, addresses: Vec<IpAddr>, ports: &[u16]) -> Self {
-        let port = |number: &u16| Port {
-            number: *number,
-            name: Box::default(),
-            target: TargetPort::Number(*number),
-            protocol: Protocol::Detect,
-        };
+        let port =
+            |number: &u16| Port { number: *number, name: Box::default(), target: TargetPort::Number(*number), protocol: Protocol::Detect };
         let ports = ports.iter().map(port).collect();
         Self { id, external: false, vips: addresses.into_boxed_slice(), selector: Labels::default(), ports }
     }

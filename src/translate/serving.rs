@@ -51,7 +51,11 @@ impl Namespace {
                 None => drop(endpoints.insert(candidate.address, new)),
             }
         }
-        Some(Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints: endpoints.into_values().collect(), origination: None })
+        Some(Endpoints {
+            id: EndpointsId::new(service.id.clone(), number),
+            endpoints: endpoints.into_values().collect(),
+            origination: None,
+        })
     }
 
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {

@@ -146,8 +146,8 @@ impl Index {
                 }
             }
         }
-        self.ready = self.ready
-            || self.required.is_subset(&self.listed) && self.translator.has_tried_keys() && self.translator.has_tried_hosts();
+        self.ready =
+            self.ready || self.required.is_subset(&self.listed) && self.translator.has_tried_keys() && self.translator.has_tried_hosts();
         self.restate(&touched);
         if self.is_ready() {
             if was_ready {

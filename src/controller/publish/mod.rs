@@ -145,15 +145,8 @@ impl Publisher {
         let (ready, is_ready) = watch::channel(index.is_ready());
         let (wants_keys, key_uris) = watch::channel(BTreeSet::new());
         let (wants_hosts, outside_hosts) = watch::channel(BTreeSet::new());
-        let task = Task {
-            index,
-            events,
-            commands: inbox,
-            ready,
-            key_uris: wants_keys,
-            outside_hosts: wants_hosts,
-            counters: counters.clone(),
-        };
+        let task =
+            Task { index, events, commands: inbox, ready, key_uris: wants_keys, outside_hosts: wants_hosts, counters: counters.clone() };
         (Self { commands, ready: is_ready, key_uris, outside_hosts, receipts, counters, connections: Arc::default() }, task)
     }
 

@@ -173,7 +173,8 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         Ok(result) => result?,
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
-    let link = Rc::new(Link { requests, agreed, originated: peer.origination().is_some(), streams: Cell::new(0), is_closed: Cell::new(false) });
+    let link =
+        Rc::new(Link { requests, agreed, originated: peer.origination().is_some(), streams: Cell::new(0), is_closed: Cell::new(false) });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {

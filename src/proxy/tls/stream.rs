@@ -27,8 +27,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::verify::Presented;
 use super::originate::server_name;
+use super::verify::Presented;
 use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Security, Wrong, now};
 use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
 

@@ -91,7 +91,8 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], selector: {app: api}, port
 #[test]
 fn what_cannot_be_used_is_said_in_words() {
     let broken = |external: &str, ports: &str| {
-        let yaml = format!("{{kind: MeshService, metadata: {{name: api, namespace: shop}}, spec: {{external: {external}, ports: {ports}}}}}");
+        let yaml =
+            format!("{{kind: MeshService, metadata: {{name: api, namespace: shop}}, spec: {{external: {external}, ports: {ports}}}}}");
         let translator = translator(&[&yaml]);
         let report = translator.report(&key(Kind::MeshService, "api")).unwrap();
         report.conditions.into_iter().map(|it| it.message).collect::<Vec<_>>().join(" ")

@@ -127,7 +127,10 @@ mod tests {
         match event {
             SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
             SourceEvent::Changed(Change::Delete(key)) => format!("delete {key}"),
-            other @ (SourceEvent::Changed(Change::Unreadable { .. }) | SourceEvent::Listed(..) | SourceEvent::Keys(..) | SourceEvent::Addresses(..)) => {
+            other @ (SourceEvent::Changed(Change::Unreadable { .. })
+            | SourceEvent::Listed(..)
+            | SourceEvent::Keys(..)
+            | SourceEvent::Addresses(..)) => {
                 panic!("{other:?}")
             }
         }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use leno_core::balance::Algorithm;
-use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::names::{Name, ServiceId, WorkloadId};
 use leno_core::route::RouteTable;
 use leno_core::service::{Protocol, Service, ServicePort};
@@ -111,6 +111,21 @@ impl Mesh {
         });
         self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
         self.tell(Update::Service(payment(), Some(service)));
+    }
+
+    /// The service is something outside, where the proxy begins TLS.
+    pub(crate) fn set_outside(&self, protocol: Protocol, addresses: &[SocketAddr], origination: Arc<Origination>) {
+        let ports = vec![ServicePort { port: PORT, protocol }];
+        let (balancer, routes) = (Algorithm::default(), RouteTable::default());
+        let service = Arc::new(Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports, balancer, routes, outside: true });
+        self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
+        self.tell(Update::Service(payment(), Some(service)));
+        let endpoint = |address: &SocketAddr| Endpoint { address: *address, workload: "".into(), versions: Vec::new(), identity: None };
+        let id = EndpointsId::new(payment(), PORT);
+        let endpoints = addresses.iter().map(endpoint).collect();
+        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints, origination: Some(origination) });
+        self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
+        self.tell(Update::Endpoints(id, Some(endpoints)));
     }
 
     pub(crate) fn set_endpoints(&self, endpoints: &[(SocketAddr, &str)]) {
