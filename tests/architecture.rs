@@ -140,9 +140,6 @@ fn names_crate(text: &str, name: &str) -> bool {
     code.into_iter().any(|line| line.match_indices(name).any(|(at, _)| begins(&line[..at]) && follows(&line[at + name.len()..])))
 }
 
-/// Declared ahead of the code that needs them, which is being written.
-const SOON: [&str; 1] = ["webpki_roots"];
-
 #[test]
 fn no_dependency_is_declared_without_being_used() {
     let members = ["core", "api", "translate", "xds", "proxy", "controller", "cli"].map(|member| root().join("src").join(member));
@@ -155,7 +152,7 @@ fn no_dependency_is_declared_without_being_used() {
         let own = declared(&manifest).into_iter().filter(|(table, _)| !table.starts_with("workspace"));
         for (table, name) in own {
             let here = sources.iter().any(|(test, text)| (table != "dependencies" || !test) && names_crate(text, &name));
-            if !here && !SOON.contains(&name.as_str()) {
+            if !here {
                 unused.push(format!("{}: [{table}] {name}", folder.display()));
             }
             used_somewhere.insert(name);

@@ -197,6 +197,8 @@ pub(crate) async fn dial_peer(peer: &Peer, carries: Carries, context: &Context) 
         Err(_) => Err(DialError::Connect(io::ErrorKind::TimedOut.into())),
     };
     match &result {
+        // Those outside are not of the mesh.
+        _ if peer.origination().is_some() => {}
         Ok(Io::Tls(stream)) => context.recorder.handshake(End::Client, "ok", stream.agreed().is_resumed),
         Err(DialError::Tls(failed)) => context.recorder.handshake(End::Client, failed.reason(), false),
         Ok(Io::Plain(_)) | Err(DialError::Connect(_)) => {}

@@ -9,6 +9,7 @@ use leno_core::names::ServiceId;
 use leno_core::request::RequestHead;
 use leno_core::route::{self, Backend, Decision, Rule, Trace};
 use leno_core::service::{Protocol, Service};
+use leno_core::workload::Egress;
 use leno_translate::{Kind, ObjectKey, Translator};
 
 use super::access::accesses;
@@ -48,9 +49,28 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         notes: Vec::new(),
     };
     match find(translator, question) {
-        Err(notes) => Explanation { notes, ..empty },
+        Err(notes) => not_found(translator, question, Explanation { notes, ..empty }),
         Ok((service, found)) => Answer { translator, question, service: &service, draw }.explain(found, empty),
     }
+}
+
+/// What becomes of a request that is for no service: it passes, unless its sender may only call what is registered.
+fn not_found(translator: &Translator, question: &Question, base: Explanation) -> Explanation {
+    let is_closed = match (&question.from, question.host.parse::<IpAddr>()) {
+        (Some(from), Ok(ip)) => translator.workload(from).is_some_and(|workload| workload.is_closed_to(ip)),
+        (Some(from), Err(_)) => translator.workload(from).is_some_and(|workload| workload.egress == Egress::RegisteredOnly),
+        (None, _) => false,
+    };
+    if !is_closed {
+        return base;
+    }
+    let mut notes = base.notes;
+    notes.push(
+        "the caller may only call what is registered (egress mode RegisteredOnly): register it as a MeshService with spec.external"
+            .to_owned(),
+    );
+    let answer = nobody("502: nothing outside is registered by this name or address".to_owned());
+    Explanation { outcome: Outcome::Refused, destinations: vec![answer], notes, ..base }
 }
 
 /// The service that the URL means, or why there is none.
@@ -122,6 +142,7 @@ impl Answer<'_> {
         let balancer = Some(self.service.balancer.to_string());
         let policy = self.service.routes.policy().map(ToString::to_string);
         let base = Explanation { service: Some(found), balancer, policy, notes: self.reports(), ..empty };
+        let base = self.outside(base);
         let explanation = match self.carried() {
             Carried::Unread(note) => self.connection(base, note),
             Carried::Not(answer) => Explanation { destinations: vec![nobody(answer)], ..base },
@@ -132,6 +153,20 @@ impl Answer<'_> {
         let denied = access.iter().any(|access| !access.allowed);
         let refused = denied || explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
         Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, access, ..explanation }
+    }
+
+    /// Where something outside the cluster is, and how it is spoken to.
+    fn outside(&self, mut base: Explanation) -> Explanation {
+        if let Some(places) = self.translator.outside(&self.service.id) {
+            base.notes.push(format!("{} is outside the cluster, at {}", self.service.id, listed(&places)));
+        }
+        let endpoints = self.translator.endpoints(&EndpointsId::new(self.service.id.clone(), self.port()));
+        if let Some(origination) = endpoints.and_then(|it| it.origination) {
+            let authorities = if origination.roots.is_empty() { "the public authorities" } else { "spec.external.tls.caBundle" };
+            base.notes
+                .push(format!("the proxy begins TLS there; the server must prove to be {}, by {authorities}", origination.server_name));
+        }
+        base
     }
 
     fn port(&self) -> u16 {

@@ -19,6 +19,12 @@ impl fmt::Display for Text<'_> {
         }
         writeln!(f, "\n")?;
         match &it.service {
+            None if it.outcome == Outcome::Refused => {
+                writeln!(f, "service       none")?;
+                for destination in &it.destinations {
+                    destination_lines(destination, f)?;
+                }
+            }
             None => writeln!(f, "service       none: the mesh does not touch it, it goes where the network takes it")?,
             Some(service) => {
                 writeln!(f, "service       {}, found by {}", service.name, service.found_by)?;

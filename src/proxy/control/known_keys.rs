@@ -45,7 +45,6 @@ fn fill(guard: &mut Guard, keys: &BTreeMap<&Name, &Name>) {
 mod tests {
     use super::*;
     use leno_core::names::WorkloadId;
-    use leno_core::workload::Egress;
 
     fn workload(keys: &[(&str, &str)]) -> Workload {
         let issuer = |(issuer, keys): &(&str, &str)| {
@@ -53,7 +52,7 @@ mod tests {
         };
         let authorization = Authorization { issuers: keys.iter().map(issuer).collect(), ..Authorization::default() };
         let others = Guard { authorization: Arc::new(authorization), ..Guard::default() };
-        Workload { id: WorkloadId::new("shop", "payment-1"), inbound: Vec::new(), others, egress: Egress::default() }
+        Workload { others, ..Workload::new(WorkloadId::new("shop", "payment-1")) }
     }
 
     #[test]

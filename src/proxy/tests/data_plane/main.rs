@@ -9,4 +9,5 @@ mod failures;
 mod guards;
 mod http1;
 mod opaque;
+#[expect(dead_code, reason = "what only tests of what leaves the cluster use")]
 mod support;
