@@ -271,7 +271,14 @@ fn mesh() -> impl Strategy<Value = Step> {
     let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports).prop_map(|(service, hosts, versions, ports)| {
         (format!("service: {service}, hosts: [{}], versions: [{versions}], ports: [{ports}]", hosts.join(", ")), true)
     });
-    own("MeshService", prop_oneof![5 => good, 1 => Just(("hosts: ['*']".to_owned(), false))])
+    let hosts = subsequence(HOSTS.to_vec(), 0..2);
+    let ports = subsequence(vec!["80", "81", "82"], 1..3);
+    let outside = (subsequence(IPS.to_vec(), 1..3), hosts, ports, any::<bool>()).prop_map(|(ips, hosts, ports, tls)| {
+        let addresses: Vec<String> = ips.iter().chain(&hosts).map(|it| format!("'{it}'")).collect();
+        let tls = if tls { ", tls: {port: 443}" } else { "" };
+        (format!("external: {{addresses: [{}], ports: [{}]{tls}}}", addresses.join(", "), ports.join(", ")), true)
+    });
+    own("MeshService", prop_oneof![5 => good, 3 => outside, 1 => Just(("hosts: ['*']".to_owned(), false))])
 }
 
 fn policy() -> impl Strategy<Value = Step> {
@@ -310,7 +317,11 @@ fn security() -> impl Strategy<Value = Step> {
     );
     let jwt =
         select(&["", "", "jwt: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"EC\"}]}'}]", "jwt: [{issuer: b, jwksUri: 'https://b'}]"][..]);
-    let good = (scope, mode, rules, jwt).prop_map(|(scope, mode, rules, jwt)| (format!("{scope}{mode}{rules}{jwt}"), true));
+    let egress = select(&["", "egress: {mode: RegisteredOnly}, ", "egress: {mode: Allow}, "][..]);
+    let good = (scope, mode, egress, rules, jwt).prop_map(|(scope, mode, egress, rules, jwt)| {
+        let egress = if scope.starts_with("targetRef") { "" } else { egress };
+        (format!("{scope}{mode}{egress}{rules}{jwt}"), true)
+    });
     own("SecurityPolicy", prop_oneof![5 => good, 1 => Just(("authorization: [{paths: ['/%']}]".to_owned(), false))])
 }
 

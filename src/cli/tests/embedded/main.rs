@@ -4,6 +4,7 @@
 mod apps;
 mod client;
 mod cluster;
+mod egress;
 mod errors;
 mod harness;
 mod life;
