@@ -196,6 +196,7 @@ impl Namespace {
             effects.touched.services.insert(self.service_id(name));
             self.touch_endpoints(name, effects);
             self.touch_dependents(name, effects);
+            self.touch_securities_of_service(name, effects);
         }
     }
 

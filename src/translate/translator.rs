@@ -31,7 +31,7 @@ pub struct Translator {
     defaults: Arc<Defaults>,
     namespaces: BTreeMap<Name, Namespace>,
     /// Index: services by cluster IP. More than one only in files that are wrong; the first counts.
-    vips: BTreeSet<(IpAddr, ServiceId)>,
+    vips: BTreeSet<Vip>,
     /// Index: good MeshServices, as (namespace, name), by the hosts they name.
     hosts: BTreeMap<Name, BTreeSet<(Name, Name)>>,
     keys: KeySources,
@@ -42,6 +42,9 @@ pub struct Translator {
     /// The ports of that index.
     outside_ports: Vec<u16>,
 }
+
+/// An address at which a service is found, and the kind of the object that says so: a Service and something outside may have one name.
+type Vip = (IpAddr, ServiceId, Kind);
 
 /// Key sets of token issuers that were fetched.
 #[derive(Debug, Default)]
@@ -155,8 +158,8 @@ impl Translator {
 
     /// The service at a virtual address and one of its ports.
     pub fn find_address(&self, address: SocketAddr) -> Option<ServiceId> {
-        let first = ServiceId::new("", "");
-        let at_address = self.vips.range((address.ip(), first)..).take_while(|(vip, _)| *vip == address.ip()).map(|(_, id)| id);
+        let first = (address.ip(), ServiceId::new("", ""), Kind::Service);
+        let at_address = self.vips.range(first..).take_while(|(vip, ..)| *vip == address.ip()).map(|(_, id, _)| id);
         // Where a Service hides something outside of its name, the address is still that of the latter.
         let is_there = |service: &service::Service| service.port(address.port()).is_some() && service.vips.contains(&address.ip());
         let mut with_port = at_address.filter(|id| self.stored(id).is_some_and(is_there));
@@ -473,7 +476,7 @@ fn namespace_of<'a>(namespaces: &'a mut BTreeMap<Name, Namespace>, defaults: &Ar
 /// What one object says that the indexes over all namespaces hold.
 #[derive(Default)]
 struct Names {
-    vips: Vec<(IpAddr, ServiceId)>,
+    vips: Vec<Vip>,
     hosts: Vec<Name>,
     /// Ports of something outside.
     ports: Vec<u16>,
@@ -483,13 +486,17 @@ impl Names {
     fn of(namespace: &Namespace, key: &ObjectKey) -> Self {
         match key.kind {
             Kind::Service => {
-                let vips = namespace.services.get(&key.name).into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone())));
+                let vips = namespace
+                    .services
+                    .get(&key.name)
+                    .into_iter()
+                    .flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone(), Kind::Service)));
                 Self { vips: vips.collect(), ..Self::default() }
             }
             Kind::MeshService => {
                 let mesh = namespace.meshes.get(&key.name).and_then(Tracked::value);
                 let outside = namespace.outsides.get(&key.name);
-                let vips = outside.into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone()))).collect();
+                let vips = outside.into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone(), Kind::MeshService))).collect();
                 let ports = outside.into_iter().flat_map(|it| it.ports.iter().map(|port| port.number)).collect();
                 Self { vips, hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(), ports }
             }
