@@ -45,7 +45,7 @@ pub(crate) async fn run(settings: &Settings, folder: PathBuf, serving: &Serving,
     };
     let (notes, noted) = watch::channel(Notes::default());
     let keys = jwks::run(publisher.key_uris(), events.clone());
-    let lookups = lookup::run(publisher.outside_hosts(), events.clone());
+    let lookups = Box::pin(lookup::run(publisher.outside_hosts(), events.clone()));
     let source = folder::run(folder.clone(), events, notes, cancel.clone());
     let parts = async {
         tokio::join!(task.run(cancel.clone()), keys, lookups, follow_lists(publisher.clone(), health), tell(&folder, noted), async {

@@ -149,7 +149,6 @@ fn host(bytes: &[u8], length: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::sync::Arc;
 
     use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
@@ -223,12 +222,11 @@ mod tests {
                 go_on(met).await;
             }
         });
-        let read = RefCell::new(Vec::new());
-        let ended = async { app.read_to_end(&mut read.borrow_mut()).await };
-        let result = ended.await;
+        let mut read = Vec::new();
+        let result = app.read_to_end(&mut read).await;
         drop(app);
         carried.abort();
-        result.ok().map(|_| String::from_utf8(read.into_inner()).unwrap())
+        result.ok().map(|_| String::from_utf8(read).unwrap())
     }
 
     fn hello(name: &'static str) -> Vec<u8> {

@@ -20,6 +20,9 @@ use super::Failed;
 /// Configurations kept at once.
 const CONFIGS_MAX: usize = 256;
 
+/// Configurations by server and by what is carried.
+type Configs = HashMap<(Arc<Origination>, Carries), Arc<ClientConfig>, RandomState>;
+
 /// What is carried on a connection that this proxy dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Carries {
@@ -36,7 +39,7 @@ pub enum Carries {
 /// Begins TLS outside the mesh, for one worker.
 pub struct Originator {
     provider: Arc<CryptoProvider>,
-    configs: RefCell<HashMap<(Arc<Origination>, Carries), Arc<ClientConfig>, RandomState>>,
+    configs: RefCell<Configs>,
 }
 
 impl Default for Originator {

@@ -104,7 +104,7 @@ impl TlsStream {
         let session = ClientConnection::new(config, server_name(origination)?).map_err(Failed::Outside)?;
         let stream = Self::shake(tcp, session.into(), None, buffers).await.map_err(|failed| match failed {
             Failed::Protocol(error) => Failed::Outside(error),
-            other => other,
+            other @ (Failed::Unproven(_) | Failed::Wrong(_) | Failed::Outside(_) | Failed::Io(_) | Failed::Timeout) => other,
         })?;
         // A server without ALPN speaks HTTP/1.1; HTTP/2 has to be agreed on (RFC 9113 section 3.2).
         let agreed = stream.state.borrow().session.alpn_protocol().map(<[u8]>::to_vec);
