@@ -66,6 +66,12 @@ def helm(*args, **options):
     return run(COMMANDS / "helm", *args, **options)
 
 
+def leno(*args, **options):
+    """The command `leno`, with the cluster in its KUBECONFIG."""
+    binaries = os.environ.get("LENO_BINARIES") or run(ROOT / "tests/release", seconds=1800).strip()
+    return run(COMMANDS / "exec", f"{binaries}/leno", *args, **options)
+
+
 def until(what, condition, seconds=WAIT, pause=0.1):
     """Waits until `condition()` gives something true, and gives that. Its last value, or error, is part of the failure."""
     deadline = time.monotonic() + seconds

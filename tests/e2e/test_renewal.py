@@ -11,7 +11,7 @@ import time
 import pytest
 
 import apps
-from cluster import ROOT, Namespace, helm, run, until
+from cluster import ROOT, Namespace, helm, leno, until
 from load import Load
 from pki import secret
 
@@ -47,7 +47,7 @@ def short_lives(api):
 
 
 @pytest.fixture
-def leno(api):
+def home(api):
     """The namespace that Leno is installed in."""
     namespace = Namespace.__new__(Namespace)
     namespace.api, namespace.name = api, "leno-system"
@@ -103,10 +103,9 @@ def test_certificates_are_renewed_again_and_again_and_nobody_notices(shop):
 
 
 def test_the_root_is_replaced_and_nobody_notices(api, shop):
-    binaries = os.environ.get("LENO_BINARIES") or run(ROOT / "tests/release", seconds=1800).strip()
     before = secret(api, "leno-ca")["ca.crt"]
     with Traffic(shop) as traffic:
-        out = run(ROOT / "tests/cluster/exec", f"{binaries}/leno", "ca", "rotate", seconds=300)
+        out = leno("ca", "rotate", seconds=300)
         assert traffic.goes_on()
         print(out)
         after = secret(api, "leno-ca")
@@ -115,13 +114,13 @@ def test_the_root_is_replaced_and_nobody_notices(api, shop):
         traffic.kept.run_for(2)
 
 
-def test_without_a_controller_nothing_fails_until_certificates_end_and_then_the_error_says_so(shop, leno):
-    replicas = leno.get("Deployment", "leno-controller")["spec"]["replicas"]
+def test_without_a_controller_nothing_fails_until_certificates_end_and_then_the_error_says_so(shop, home):
+    replicas = home.get("Deployment", "leno-controller")["spec"]["replicas"]
     shop.await_reply("web", "http://payment/")
     fresh = lambda: all(ends_at(shop, pod) - time.time() > LIFE / 2 for pod in pods(shop))  # noqa: E731
     until("nobody's certificate is about to be renewed", fresh, LIFE)
     ends = min(ends_at(shop, pod) for pod in pods(shop))
-    leno.scale("leno-controller", 0)
+    home.scale("leno-controller", 0)
     try:
         due = ends - LIFE * 0.3  # at the latest
         answers = {}
@@ -136,6 +135,6 @@ def test_without_a_controller_nothing_fails_until_certificates_end_and_then_the_
         assert line["status"] == 503, line
         assert shop.metric("web", "leno_errors_total", reason="no-certificate") >= 1
     finally:
-        leno.scale("leno-controller", replicas)
-        leno.await_rollout("leno-controller", seconds=120)
+        home.scale("leno-controller", replicas)
+        home.await_rollout("leno-controller", seconds=120)
     until("all is well again by itself", lambda: shop.count("web", "get", "http://payment/", "-n", "20", "-new-conn")["byStatus"] == {"200": 20})
