@@ -76,6 +76,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The endpoint at `address`, of which nothing else is known: plain text is spoken there.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, workload: "".into(), versions: Vec::new(), identity: None }
+    }
+
     /// Whether this endpoint may serve a destination of `version`; `None` asks for any.
     pub fn serves(&self, version: Option<&str>) -> bool {
         version.is_none_or(|wanted| self.versions.iter().any(|version| &**version == wanted))

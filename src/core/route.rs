@@ -24,7 +24,7 @@ pub struct RouteTable {
 }
 
 /// One route of a policy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
     /// Name, unique in its policy; a metric label.
     pub name: Name,
@@ -188,7 +188,6 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Algorithm;
     use crate::matching::{FieldMatch, PathMatch, Pattern, ValueMatch};
     use crate::request::{Caller, split_target};
     use crate::service::{Protocol, ServicePort};
@@ -196,18 +195,14 @@ mod tests {
 
     fn service(timeout: Option<Duration>, rules: Vec<Rule>) -> Service {
         Service {
-            id: ServiceId::new("shop", "payment"),
-            vips: Vec::new(),
-            hosts: Vec::new(),
             ports: vec![ServicePort { port: 80, protocol: Protocol::Http }],
-            balancer: Algorithm::default(),
             routes: RouteTable::new("shop/p".into(), timeout, rules),
-            outside: false,
+            ..Service::new(ServiceId::new("shop", "payment"))
         }
     }
 
     fn rule(name: &str, matches: Vec<Match>) -> Rule {
-        Rule { name: name.into(), matches, destinations: Vec::new(), timeout: None }
+        Rule { name: name.into(), matches, ..Rule::default() }
     }
 
     fn prefix(path: &str) -> Match {

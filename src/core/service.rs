@@ -73,6 +73,19 @@ impl Protocol {
 }
 
 impl Service {
+    /// A service of which nothing is known but its name: no ports, and the defaults in everything else.
+    pub fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            vips: Vec::new(),
+            hosts: Vec::new(),
+            ports: Vec::new(),
+            outside: false,
+            balancer: Algorithm::default(),
+            routes: RouteTable::default(),
+        }
+    }
+
     /// The port `number`, if the service has it.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.port == number)

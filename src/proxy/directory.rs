@@ -410,8 +410,6 @@ impl EndpointIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leno_core::balance::Algorithm;
-    use leno_core::route::RouteTable;
     use std::net::SocketAddr;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -425,18 +423,12 @@ mod tests {
     }
 
     fn known() -> Update {
-        let (balancer, routes) = (Algorithm::default(), RouteTable::default());
-        let service = Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports: Vec::new(), balancer, routes, outside: false };
-        Update::Service(payment(), Some(Arc::new(service)))
+        Update::Service(payment(), Some(Arc::new(Service::new(payment()))))
     }
 
     fn endpoints(ports: &[u16]) -> Update {
-        let endpoint = |port: &u16| Endpoint {
-            address: ([127, 0, 0, 1], *port).into(),
-            workload: "p".into(),
-            versions: vec!["v1".into()],
-            identity: None,
-        };
+        let endpoint =
+            |port: &u16| Endpoint { workload: "p".into(), versions: vec!["v1".into()], ..Endpoint::at(([127, 0, 0, 1], *port).into()) };
         let id = EndpointsId::new(payment(), 80);
         Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect(), origination: None })))
     }

@@ -188,16 +188,9 @@ mod tests {
         let directory = &context.directory;
         let workload = Workload { egress, outside_ports: vec![port], ..Workload::new(WorkloadId::new("shop", "web-1")) };
         let id = ServiceId::new("shop", "api");
-        let service = Service {
-            id: id.clone(),
-            vips: Vec::new(),
-            hosts: Vec::new(),
-            ports: vec![ServicePort { port, protocol: Protocol::Detect }],
-            balancer: Default::default(),
-            routes: Default::default(),
-            outside: true,
-        };
-        let endpoint = Endpoint { address: endpoint, workload: "".into(), versions: Vec::new(), identity: None };
+        let ports = vec![ServicePort { port, protocol: Protocol::Detect }];
+        let service = Service { ports, outside: true, ..Service::new(id.clone()) };
+        let endpoint = Endpoint::at(endpoint);
         let endpoints_id = EndpointsId::new(id.clone(), port);
         let _asked = directory.endpoints(&id, port);
         let endpoints = Endpoints { id: endpoints_id.clone(), endpoints: vec![endpoint], origination: None };

@@ -136,12 +136,7 @@ impl Namespace {
 
 /// The endpoints of port `number` of something outside: its addresses.
 fn outside_endpoints(service: &Service, number: u16, outside: &Outside) -> Endpoints {
-    let endpoint = |address: &IpAddr| Endpoint {
-        address: SocketAddr::new(*address, outside.reached_at(number)),
-        workload: Name::from(""),
-        versions: Vec::new(),
-        identity: None,
-    };
+    let endpoint = |address: &IpAddr| Endpoint::at(SocketAddr::new(*address, outside.reached_at(number)));
     let endpoints = service.vips.iter().map(endpoint).collect();
     Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints, origination: outside.origination.clone() }
 }

@@ -62,10 +62,10 @@ proptest! {
 /// Names as long as a Deployment's pods have them.
 fn ten_endpoints() -> Endpoints {
     let endpoint = |host: u8| Endpoint {
-        address: ([10, 1, 2, host], 8080).into(),
         workload: format!("payment-v1-7d9c6b5f4d-x{host:04}").into(),
         versions: vec!["v1".into()],
         identity: Some(Arc::new("spiffe://cluster.local/ns/shop/sa/payment".parse().unwrap())),
+        ..Endpoint::at(([10, 1, 2, host], 8080).into())
     };
     Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect(), origination: None }
 }

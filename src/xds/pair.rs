@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use leno_core::balance::Algorithm;
 use leno_core::names::{ServiceId, WorkloadId};
 use leno_core::service::Service;
 use leno_core::trust::{Held, Trust};
@@ -45,15 +44,7 @@ impl World {
 
 fn service(id: &ServiceId, revision: u8) -> Service {
     let host = format!("r{revision}.example").into();
-    Service {
-        id: id.clone(),
-        vips: Vec::new(),
-        hosts: vec![host],
-        ports: Vec::new(),
-        balancer: Algorithm::Random,
-        routes: Default::default(),
-        outside: false,
-    }
+    Service { hosts: vec![host], ..Service::new(id.clone()) }
 }
 
 /// The two ends, the wire between them, and what the client's owner has made of the events.

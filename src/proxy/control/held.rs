@@ -236,15 +236,7 @@ mod tests {
     }
 
     fn payment() -> Arc<Service> {
-        Arc::new(Service {
-            id: ServiceId::new("shop", "payment"),
-            vips: Vec::new(),
-            hosts: Vec::new(),
-            ports: Vec::new(),
-            balancer: leno_core::balance::Algorithm::Random,
-            routes: leno_core::route::RouteTable::default(),
-            outside: false,
-        })
+        Arc::new(Service::new(ServiceId::new("shop", "payment")))
     }
 
     #[test]

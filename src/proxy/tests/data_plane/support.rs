@@ -100,15 +100,8 @@ impl Mesh {
     }
 
     pub(crate) fn set_service(&self, protocol: Protocol, balancer: Algorithm, routes: RouteTable) {
-        let service = Arc::new(Service {
-            id: payment(),
-            vips: Vec::new(),
-            hosts: Vec::new(),
-            ports: vec![ServicePort { port: PORT, protocol }],
-            balancer,
-            routes,
-            outside: false,
-        });
+        let ports = vec![ServicePort { port: PORT, protocol }];
+        let service = Arc::new(Service { ports, balancer, routes, ..Service::new(payment()) });
         self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
         self.tell(Update::Service(payment(), Some(service)));
     }
@@ -116,11 +109,10 @@ impl Mesh {
     /// The service is something outside, where the proxy begins TLS.
     pub(crate) fn set_outside(&self, protocol: Protocol, addresses: &[SocketAddr], origination: Arc<Origination>) {
         let ports = vec![ServicePort { port: PORT, protocol }];
-        let (balancer, routes) = (Algorithm::default(), RouteTable::default());
-        let service = Arc::new(Service { id: payment(), vips: Vec::new(), hosts: Vec::new(), ports, balancer, routes, outside: true });
+        let service = Arc::new(Service { ports, outside: true, ..Service::new(payment()) });
         self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
         self.tell(Update::Service(payment(), Some(service)));
-        let endpoint = |address: &SocketAddr| Endpoint { address: *address, workload: "".into(), versions: Vec::new(), identity: None };
+        let endpoint = |address: &SocketAddr| Endpoint::at(*address);
         let id = EndpointsId::new(payment(), PORT);
         let endpoints = addresses.iter().map(endpoint).collect();
         let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints, origination: Some(origination) });
@@ -130,10 +122,9 @@ impl Mesh {
 
     pub(crate) fn set_endpoints(&self, endpoints: &[(SocketAddr, &str)]) {
         let endpoint = |(address, version): &(SocketAddr, &str)| Endpoint {
-            address: *address,
             workload: Name::from("payment"),
             versions: vec![Name::from(*version)],
-            identity: None,
+            ..Endpoint::at(*address)
         };
         self.set_these(endpoints.iter().map(endpoint).collect());
     }

@@ -64,7 +64,7 @@ pub(crate) fn outbound(authority: &Authority, protocol: Protocol, endpoints: &[(
 
 pub(crate) fn endpoint(address: SocketAddr, identity: Option<&str>) -> Endpoint {
     let identity = identity.map(|identity| Arc::new(identity.parse().unwrap()));
-    Endpoint { address, workload: "payment".into(), versions: vec!["v1".into()], identity }
+    Endpoint { workload: "payment".into(), versions: vec!["v1".into()], identity, ..Endpoint::at(address) }
 }
 
 /// Both proxies before `app`.
