@@ -23,10 +23,11 @@ def APPS():
     ]
 
 
-@pytest.fixture
-def bank(shop, tmp_path):
+@pytest.fixture(scope="module")
+def bank(shop, tmp_path_factory):
     """An HTTPS server outside, with a certificate of an authority of its own; its address and the authority's certificate."""
-    ca, ca_key, key, csr, names = (tmp_path / it for it in ("ca.pem", "ca.key", "key.pem", "csr.pem", "names"))
+    folder = tmp_path_factory.mktemp("pki")
+    ca, ca_key, key, csr, names = (folder / it for it in ("ca.pem", "ca.key", "key.pem", "csr.pem", "names"))
     names.write_text(f"subjectAltName=DNS:{NAME}\n")
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     run("openssl", "req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=outside", "-days", "1")
@@ -38,9 +39,7 @@ def bank(shop, tmp_path):
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bank"}, "stringData": {"pem": leaf + key.read_text()}}
     shop.create(secret, pod)
     shop.await_pods("bank")
-    yield shop.address("bank"), ca.read_text()
-    shop.delete("Pod", "bank")
-    shop.delete("Secret", "bank")
+    return shop.address("bank"), ca.read_text()
 
 
 @pytest.fixture
@@ -90,6 +89,20 @@ def test_only_what_is_registered_is_reached_where_a_policy_says_so(shop, registe
     met = shop.dial("web", f"{stranger}:8080", "-tls", "-send", "GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")[0]
     assert not met.get("received"), met
     assert shop.metric("web", "leno_errors_total", reason="not-registered") >= 4
+
+
+def test_what_is_registered_by_a_name_is_found_where_dns_says(shop, bank):
+    address, ca = bank
+    shop.create(apps.service("found", (8080, 8080), app="bank", clusterIP="None"))
+    external = {"addresses": [f"found.{shop.name}.svc.cluster.local"], "ports": [80], "tls": {"port": 8080, "serverName": NAME, "caBundle": ca}}
+    shop.create(apps.mesh_service("named", external=external, ports=[{"port": 80, "protocol": "HTTP"}]))
+    try:
+        until("DNS is asked again", lambda: status(shop, "web", f"http://{address}/") == 200, seconds=90)
+        served = shop.await_condition("MeshService", "named", Accepted="True", ResolvedRefs="True")
+        assert served["status"]["endpoints"]["ready"] == 1, served["status"]
+    finally:
+        shop.delete("MeshService", "named")
+        shop.delete("Service", "found")
 
 
 def test_a_server_outside_that_is_somebody_else_is_not_talked_to(shop, bank):
