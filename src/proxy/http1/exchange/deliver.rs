@@ -1,0 +1,186 @@
+//! Answering: the endpoint's response on its way to the client, or the proxy's own.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::super::answer::Answer;
+use super::super::body::{Body, Plain};
+use super::super::flow::{Flow, Stopped, beside};
+use super::super::head::HeadError;
+use super::super::record::TunnelRecord;
+use super::super::response::Keep;
+use super::attempts::Arrived;
+use super::{After, Exchange, Tunnel};
+use crate::buffers::Buffer;
+use crate::connection::{Connection, Side};
+use crate::io::Io;
+use crate::target::Refusal;
+use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
+
+impl Exchange<'_> {
+    /// Sends the response to the client, with the rest of the request still going up where there is any.
+    pub(super) async fn deliver(mut self, arrived: Arrived) -> After {
+        let Arrived { io, response, keep, inbox, out } = arrived;
+        self.outcome.status = response.status;
+        self.outcome.grpc_status = response.grpc_status;
+        self.outcome.reason = response.undelivered.then(|| Refusal::ConnectFailed.reason());
+        if response.tunnel {
+            return self.become_tunnel(io, &inbox, out).await;
+        }
+        let plain = if self.asked.is_old { Plain::Yes } else { Plain::No };
+        let mut down = Flow::new(Body::new(response.body, plain), inbox, out, false);
+        let (client, buffers) = (&self.connection.io, &self.connection.context.buffers);
+        let carried = match down.take_in() {
+            Err(bad) => Ok(Err(Stopped::Malformed(bad))),
+            Ok(()) => beside(client, &mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers)).await,
+        };
+        let now = Instant::now();
+        self.outcome.bytes_out = down.body.bytes;
+        self.outcome.reason = match carried {
+            Ok(Ok(())) => self.outcome.reason,
+            Ok(Err(Stopped::Sender(_) | Stopped::Malformed(_))) => Some("response-cut"),
+            Ok(Err(Stopped::Receiver(_))) | Err(_) => Some("client-gone"),
+        };
+        self.record(now);
+        if !matches!(carried, Ok(Ok(()))) {
+            client.abort_on_close();
+            return After::Close;
+        }
+        let whole = self.up.is_done() && !self.upload.refused;
+        if whole
+            && response.keep_alive
+            && down.inbox.is_empty()
+            && let Some(in_flight) = &self.in_flight
+        {
+            in_flight.peer().rest(io, now, self.connection.context.settings.rest);
+        }
+        if keep == Keep::No || !whole {
+            return After::Linger;
+        }
+        let mut inbox = self.up.inbox;
+        inbox.release();
+        After::Again(inbox)
+    }
+
+    /// The protocol changes: what either side has sent already goes on first.
+    async fn become_tunnel(mut self, io: Io, from_server: &Buffer, mut out: Buffer) -> After {
+        out.append(from_server.filled());
+        let sent = self.connection.io.write_all(out.filled()).await;
+        if sent.is_err() || io.write_all(self.up.inbox.filled()).await.is_err() {
+            self.outcome.reason = Some("cut");
+            self.record(Instant::now());
+            return After::Close;
+        }
+        let bytes = self.up.inbox.block();
+        let record = TunnelRecord {
+            method: self.request.method.text(bytes).into(),
+            path: self.request.target.text(bytes).into(),
+            authority: self.request.authority.text(bytes).into(),
+            request_id: self.id.text(bytes).into(),
+            labels: self.outcome.labels,
+            decided: self.outcome.decided,
+            status: self.outcome.status,
+            upstream: self.outcome.upstream,
+            secured: self.outcome.secured,
+            started: self.started,
+        };
+        After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight }))
+    }
+
+    /// The proxy answers itself.
+    pub(super) async fn answer(mut self, status: u16, text: &str, reason: &'static str) -> After {
+        let context = &self.connection.context;
+        let whole = self.up.body.is_done();
+        let close = !whole || !self.request.keep_alive || context.draining.has_started();
+        let is_inbound = matches!(self.connection.side, Side::Inbound { .. });
+        let answer = Answer {
+            status,
+            text,
+            close,
+            tell_kept: self.request.is_old,
+            is_head: self.asked.is_head,
+            undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+        };
+        let mut out = context.buffers.take();
+        answer.write(&mut out);
+        let written = self.connection.io.write_all(out.filled()).await;
+        self.outcome.status = status;
+        self.outcome.reason = Some(reason);
+        self.outcome.bytes_out = text.len() as u64;
+        self.record(Instant::now());
+        match (written, close) {
+            (Err(_), _) => After::Close,
+            (Ok(()), true) => After::Linger,
+            (Ok(()), false) => {
+                let mut inbox = self.up.inbox;
+                inbox.release();
+                After::Again(inbox)
+            }
+        }
+    }
+
+    /// One record per request.
+    pub(super) fn record(&self, now: Instant) {
+        let bytes = self.up.inbox.block();
+        self.connection.context.recorder.request(&RequestRecord {
+            direction: self.connection.side.direction(),
+            spoken: Spoken::Http1,
+            destination: &self.outcome.labels,
+            access: self.outcome.decided.access(),
+            method: self.request.method.text(bytes),
+            path: self.request.target.text(bytes),
+            authority: self.request.authority.text(bytes),
+            request_id: self.id.text(bytes),
+            status: self.outcome.status,
+            grpc_status: self.outcome.grpc_status,
+            reason: self.outcome.reason,
+            peer: self.connection.peer,
+            upstream: self.outcome.upstream,
+            secured: self.outcome.secured.as_ref(),
+            bytes_in: self.up.body.bytes,
+            bytes_out: self.outcome.bytes_out,
+            duration: now.saturating_duration_since(self.started),
+        });
+    }
+}
+
+/// Answers a head that is refused, and closes: nothing after it can be trusted.
+pub(super) async fn refuse(connection: &Connection, error: HeadError) -> After {
+    let text = format!("{error}\n");
+    refuse_with(connection, error.status(), &text, error.reason()).await
+}
+
+pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str, reason: &'static str) -> After {
+    let labels = match &connection.side {
+        Side::Inbound { labels, .. } => Rc::clone(labels),
+        Side::Outbound { service, .. } => Rc::new(Destination { service: Some(service.id.clone()), version: None, route: None }),
+        Side::Explicit | Side::Outside { .. } => Rc::new(Destination { service: None, version: None, route: None }),
+    };
+    let mut out = connection.context.buffers.take();
+    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false }.write(&mut out);
+    let written = connection.io.write_all(out.filled()).await;
+    connection.context.recorder.request(&RequestRecord {
+        direction: connection.side.direction(),
+        spoken: Spoken::Http1,
+        destination: &labels,
+        access: Access::default(),
+        method: "",
+        path: "",
+        authority: "",
+        request_id: "",
+        status,
+        grpc_status: None,
+        reason: Some(reason),
+        peer: connection.peer,
+        upstream: None,
+        secured: connection.secured().as_ref(),
+        bytes_in: 0,
+        bytes_out: text.len() as u64,
+        duration: Duration::ZERO,
+    });
+    match written {
+        Ok(()) => After::Linger,
+        Err::<(), io::Error>(_) => After::Close,
+    }
+}

@@ -1,0 +1,175 @@
+//! Answering: the endpoint's response on its way to the client, or the proxy's own.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response};
+
+use super::super::Client;
+use super::super::answer::Answer;
+use super::super::flow::{Flow, Stopped};
+use super::super::head;
+use super::attempts::Arrived;
+use super::{Exchange, spoken};
+use crate::connection::Side;
+use crate::http1::head::HeadError;
+use crate::target::Refusal;
+use crate::telemetry::{Access, Destination, RequestRecord};
+
+impl Exchange {
+    /// Sends the response to the client, with the rest of the request still going up where there is any.
+    pub(super) async fn deliver(&mut self, arrived: Arrived) {
+        let Arrived { response, mut send, undelivered, _lease } = arrived;
+        let (mut parts, body) = response.into_parts();
+        self.outcome.status = parts.status.as_u16();
+        self.outcome.grpc_status = head::grpc_status(&parts.headers);
+        self.outcome.reason = undelivered.then(|| Refusal::ConnectFailed.reason());
+        head::strip(&mut parts.headers);
+        self.up.settle();
+        let mut down = Flow::once(body);
+        let ends = down.is_empty();
+        let mut to = match self.respond.send_response(Response::from_parts(parts, ()), ends) {
+            Ok(to) => to,
+            Err(error) => {
+                send.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+                self.outcome.reason = Some("client-gone");
+                return;
+            }
+        };
+        if ends {
+            down.skip();
+        }
+        let mut is_going_up = !self.up.is_done();
+        let carried = poll_fn(|cx| self.poll_both(&mut down, &mut to, &mut send, &mut is_going_up, cx)).await;
+        self.outcome.bytes_out = down.bytes;
+        self.outcome.grpc_status = down.grpc_status.or(self.outcome.grpc_status);
+        match carried {
+            Ok(()) => {}
+            Err(Stopped::Receiver(error)) => {
+                send.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+                self.outcome.reason = Some("client-gone");
+            }
+            Err(Stopped::Sender(error)) => {
+                self.outcome.reason = Some("response-cut");
+                self.cut(&error, &mut to);
+            }
+        }
+    }
+
+    /// Both ways until both are done. [`Stopped`] is told from the response's point of view.
+    fn poll_both(
+        &mut self,
+        down: &mut Flow,
+        to: &mut SendStream<Bytes>,
+        send: &mut SendStream<Bytes>,
+        is_going_up: &mut bool,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<(), Stopped>> {
+        if *is_going_up && let Poll::Ready(result) = self.up.poll(send, cx) {
+            *is_going_up = false;
+            match result {
+                // An endpoint that has answered may refuse the rest of the body (RFC 9113 section 8.1).
+                Ok(()) | Err(Stopped::Receiver(_)) => {}
+                Err(Stopped::Sender(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
+            }
+        }
+        ready!(down.poll(to, cx))?;
+        if *is_going_up { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// The response broke off: the client hears it in the endpoint's words, or in words of its own protocol.
+    fn cut(&mut self, error: &h2::Error, to: &mut SendStream<Bytes>) {
+        if !error.is_reset() && self.head.is_grpc {
+            let mut trailers = HeaderMap::with_capacity(2);
+            trailers.insert("grpc-status", HeaderValue::from_static("14"));
+            trailers.insert("grpc-message", HeaderValue::from_static(Refusal::Disconnected.text().trim_ascii_end()));
+            self.outcome.grpc_status = Some(14);
+            if to.send_trailers(trailers).is_ok() {
+                return;
+            }
+        }
+        let reason = if error.is_reset() { error.reason() } else { None };
+        to.send_reset(reason.unwrap_or(Reason::INTERNAL_ERROR));
+    }
+
+    /// The proxy answers itself.
+    pub(super) fn answer(&mut self, status: u16, text: &'static str, reason: &'static str) {
+        let is_inbound = matches!(self.client.side, Side::Inbound { .. });
+        let answer = Answer {
+            status,
+            text,
+            is_grpc: self.head.is_grpc,
+            is_head: self.head.method == Method::HEAD,
+            undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+        };
+        self.outcome.reason = Some(reason);
+        match answer.send(&mut self.respond) {
+            Ok(sent) => {
+                self.outcome.status = sent.status;
+                self.outcome.grpc_status = sent.grpc_status;
+                self.outcome.bytes_out = sent.bytes;
+            }
+            Err(error) => tracing::debug!(%error, "the client takes no answer"),
+        }
+    }
+
+    /// One record per request.
+    pub(super) fn record(&self) {
+        self.client.context.recorder.request(&RequestRecord {
+            direction: self.client.side.direction(),
+            spoken: spoken(self.head.is_grpc),
+            destination: &self.outcome.labels,
+            access: self.outcome.decided.access(),
+            method: self.head.method.as_str(),
+            path: self.head.asked.as_ref().unwrap_or(&self.head.uri).path_and_query().map_or("", |path| path.as_str()),
+            authority: self.head.uri.authority().map_or("", |authority| authority.as_str()),
+            request_id: self.head.id.to_str().unwrap_or_default(),
+            status: self.outcome.status,
+            grpc_status: self.outcome.grpc_status,
+            reason: self.outcome.reason,
+            peer: self.client.peer,
+            upstream: self.outcome.upstream,
+            secured: self.outcome.secured.as_ref(),
+            bytes_in: self.up.bytes,
+            bytes_out: self.outcome.bytes_out,
+            duration: self.started.elapsed(),
+        });
+    }
+}
+
+/// Answers a head that is refused.
+pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respond: &mut SendResponse<Bytes>) {
+    let is_host = error == HeadError::BadHost;
+    let text = if is_host { "the authority is missing, invalid or contradicts Host\n" } else { "the request target is invalid\n" };
+    let answer = Answer { status: error.status(), text, is_grpc, is_head: parts.method == Method::HEAD, undelivered: false };
+    let sent = answer.send(respond).unwrap_or_default();
+    let labels = match &client.side {
+        Side::Inbound { labels, .. } => Rc::clone(labels),
+        Side::Outbound { service, .. } => Rc::new(Destination { service: Some(service.id.clone()), version: None, route: None }),
+        Side::Explicit | Side::Outside { .. } => Rc::default(),
+    };
+    client.context.recorder.request(&RequestRecord {
+        direction: client.side.direction(),
+        spoken: spoken(is_grpc),
+        destination: &labels,
+        access: Access::default(),
+        method: parts.method.as_str(),
+        path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
+        authority: "",
+        request_id: "",
+        status: sent.status,
+        grpc_status: sent.grpc_status,
+        reason: Some(error.reason()),
+        peer: client.peer,
+        upstream: None,
+        secured: client.secured().as_ref(),
+        bytes_in: 0,
+        bytes_out: sent.bytes,
+        duration: std::time::Duration::ZERO,
+    });
+}
