@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::names::{Identity, InvalidId, Name, ServiceId};
+use crate::resilience::Resilience;
 
 /// Names the endpoints of one service port; displayed `shop/payment:80`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,15 @@ pub struct Endpoints {
     pub endpoints: Vec<Endpoint>,
     /// The TLS that proxies begin there, outside the mesh; `None` where bytes go as the app sent them.
     pub origination: Option<Arc<Origination>>,
+    /// How the service is guarded against failing endpoints and too many requests; `None` where nothing is said.
+    pub resilience: Option<Arc<Resilience>>,
+}
+
+impl Endpoints {
+    /// No endpoints, and nothing said of them.
+    pub fn new(id: EndpointsId) -> Self {
+        Self { id, endpoints: Vec::new(), origination: None, resilience: None }
+    }
 }
 
 /// TLS that proxies begin with something outside the mesh, which knows nothing of Leno.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use leno_core::resilience::Outcome;
 use tokio::time::timeout;
 
 use crate::authorization::{self, Admission, Decided};
@@ -108,15 +109,24 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
             let is_tls = connection.first.as_ref().is_some_and(|first| begins_tls(first.filled()));
             let carries = if is_tls { Carries::OwnTls } else { Carries::Bytes };
             let (mut tried, mut refusal) = (Vec::new(), Refusal::NoEndpoint);
-            while let Some((endpoint, in_flight)) = route.pick(&tried, context).await {
+            loop {
+                let (endpoint, in_flight) = match route.pick(&tried, context).await {
+                    Ok(picked) => picked,
+                    Err(why) => {
+                        refusal = if tried.is_empty() { why } else { refusal };
+                        break;
+                    }
+                };
                 let address = endpoint.peer.address();
                 match dial_peer(&endpoint.peer, carries, context).await {
                     Ok(io) => {
+                        in_flight.report(Outcome::Success, context);
                         let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
                         return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, _in_flight: Some(in_flight) });
                     }
                     Err(error) => {
                         error.log(address);
+                        in_flight.report(Outcome::Connect, context);
                         refusal = error.refusal();
                     }
                 }

@@ -5,6 +5,7 @@
 //!
 //! Reading order: [`Directory::resolve`], [`ServiceState`], [`EndpointSet`], [`Directory::apply`], [`Directory::sweep`].
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,14 +16,18 @@ use foldhash::fast::RandomState;
 use leno_core::authorize::Guard;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
+use leno_core::resilience::Resilience;
 use leno_core::service::Service;
 use leno_core::workload::Workload;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::control::{Alias, Ask, Update};
-use crate::pool::{Peer, Peers, Proof};
+use crate::pool::{InFlight, Peer, Peers, Proof};
+use crate::resilience::{EndpointHealth, SetHealth};
+use crate::target::Refusal;
 use crate::telemetry::Destination;
+use crate::worker::Context;
 
 /// How long traffic waits for an answer of the controller before it goes on without one.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -94,6 +99,7 @@ pub struct EndpointSet {
 pub struct EndpointIndex {
     all: Vec<Rc<EndpointState>>,
     versions: Vec<(Name, Vec<Rc<EndpointState>>)>,
+    health: Option<Rc<SetHealth>>,
 }
 
 /// One endpoint.
@@ -102,6 +108,21 @@ pub struct EndpointState {
     pub endpoint: Endpoint,
     /// Where it is, with its load and its connections.
     pub peer: Rc<Peer>,
+    /// What is remembered of it, where the service is guarded.
+    pub(crate) health: Option<Rc<EndpointHealth>>,
+}
+
+impl EndpointState {
+    /// Whether a request may go there at `now`.
+    pub fn is_usable(&self, now: Instant) -> bool {
+        self.health.as_ref().is_none_or(|health| health.is_healthy(now) && health.admits(now))
+    }
+
+    /// A request goes there.
+    pub fn begin(&self, context: &Context) -> InFlight {
+        let attempt = self.health.as_ref().and_then(|health| health.attempt(context));
+        self.peer.begin().watched(attempt)
+    }
 }
 
 impl Directory {
@@ -250,8 +271,9 @@ impl Directory {
             Update::Endpoints(id, endpoints) => {
                 // Endpoints nobody here asked for belong to another worker's traffic.
                 if let Some(set) = self.endpoints.borrow().get(&id) {
-                    let index = endpoints
-                        .map_or_else(EndpointIndex::default, |endpoints| EndpointIndex::new(&endpoints, &self.peers, self.identity));
+                    let before = set.current();
+                    let next = |endpoints: Arc<Endpoints>| EndpointIndex::new(&endpoints, &self.peers, self.identity, before.as_deref());
+                    let index = endpoints.map_or_else(EndpointIndex::default, next);
                     set.current.replace(Some(Rc::new(index)));
                 }
             }
@@ -375,7 +397,9 @@ impl EndpointSet {
 }
 
 impl EndpointIndex {
-    fn new(endpoints: &Endpoints, peers: &Peers, identity: bool) -> Self {
+    /// What `before` remembers of endpoints that stay is kept.
+    fn new(endpoints: &Endpoints, peers: &Peers, identity: bool, before: Option<&Self>) -> Self {
+        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before));
         let state = |endpoint: &Endpoint| {
             let proof = match (&endpoints.origination, &endpoint.identity) {
                 (Some(origination), _) => Proof::Outside(Arc::clone(origination)),
@@ -383,7 +407,9 @@ impl EndpointIndex {
                 (None, Some(_) | None) => Proof::None,
             };
             let peer = peers.get(endpoint.address, proof);
-            Rc::new(EndpointState { endpoint: endpoint.clone(), peer })
+            let known = || before.and_then(|before| before.remembered(&peer));
+            let health = health.as_ref().map(|set| known().unwrap_or_else(|| set.join(endpoint.address)));
+            Rc::new(EndpointState { endpoint: endpoint.clone(), peer, health })
         };
         let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();
         let mut versions: Vec<(Name, Vec<Rc<EndpointState>>)> = Vec::new();
@@ -395,7 +421,49 @@ impl EndpointIndex {
                 }
             }
         }
-        Self { all, versions }
+        Self { all, versions, health }
+    }
+
+    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>) -> Rc<SetHealth> {
+        match before.and_then(|before| before.health.as_ref()) {
+            Some(set) => {
+                set.set_policy(Arc::clone(policy));
+                Rc::clone(set)
+            }
+            None => SetHealth::new(id.clone(), Arc::clone(policy)),
+        }
+    }
+
+    /// What is remembered of the endpoint at `peer`.
+    fn remembered(&self, peer: &Rc<Peer>) -> Option<Rc<EndpointHealth>> {
+        let place = self.all.binary_search_by_key(&peer.address(), |endpoint| endpoint.peer.address()).ok()?;
+        self.all[place].health.clone().filter(|_| Rc::ptr_eq(&self.all[place].peer, peer))
+    }
+
+    /// Those of `all` that requests may go to at `now`; all of them at no cost where nothing is wrong with any.
+    ///
+    /// Where too few are healthy, health does not count ([`Resilience::panic_percent`]); an open breaker always does.
+    pub fn usable<'e>(&self, all: &'e [Rc<EndpointState>], now: impl FnOnce() -> Instant) -> Cow<'e, [Rc<EndpointState>]> {
+        let Some(set) = &self.health else { return Cow::Borrowed(all) };
+        let now = now();
+        if !set.is_troubled(now) {
+            return Cow::Borrowed(all);
+        }
+        let is_healthy = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.is_healthy(now));
+        let healthy = all.iter().filter(|endpoint| is_healthy(endpoint)).count();
+        let is_panic = set.policy().is_panic(healthy, all.len());
+        let admits = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.admits(now));
+        all.iter().filter(|endpoint| (is_panic || is_healthy(endpoint)) && admits(endpoint)).cloned().collect()
+    }
+
+    /// Why there is none to pick of `all`, at `now`.
+    pub fn why_none(&self, all: &[Rc<EndpointState>], now: Instant) -> Refusal {
+        let admits = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.admits(now));
+        match all {
+            [] => Refusal::NoEndpoint,
+            all if all.iter().all(|endpoint| admits(endpoint)) => Refusal::Unhealthy,
+            _ => Refusal::CircuitOpen,
+        }
     }
 
     /// The endpoints that may serve `version`; `None` asks for any.
@@ -430,7 +498,7 @@ mod tests {
         let endpoint =
             |port: &u16| Endpoint { workload: "p".into(), versions: vec!["v1".into()], ..Endpoint::at(([127, 0, 0, 1], *port).into()) };
         let id = EndpointsId::new(payment(), 80);
-        Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { id, endpoints: ports.iter().map(endpoint).collect(), origination: None })))
+        Update::Endpoints(id.clone(), Some(Arc::new(Endpoints { endpoints: ports.iter().map(endpoint).collect(), ..Endpoints::new(id) })))
     }
 
     fn vip() -> Alias {

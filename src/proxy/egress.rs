@@ -193,7 +193,7 @@ mod tests {
         let endpoint = Endpoint::at(endpoint);
         let endpoints_id = EndpointsId::new(id.clone(), port);
         let _asked = directory.endpoints(&id, port);
-        let endpoints = Endpoints { id: endpoints_id.clone(), endpoints: vec![endpoint], origination: None };
+        let endpoints = Endpoints { endpoints: vec![endpoint], ..Endpoints::new(endpoints_id.clone()) };
         directory.apply(Update::Connected(true));
         directory.apply(Update::Workload(Arc::new(workload)));
         directory.apply(Update::Service(id.clone(), Some(Arc::new(service))));

@@ -29,6 +29,7 @@ pub mod original_dst;
 pub mod pool;
 pub mod probe;
 pub mod probes;
+pub mod resilience;
 pub mod sidecar;
 pub mod target;
 pub mod tcp;

@@ -17,9 +17,12 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use leno_core::endpoints::Origination;
 use leno_core::names::Identity;
+use leno_core::resilience::Outcome;
 
 use crate::http2::upstream::Upstreams;
 use crate::io::Io;
+use crate::resilience::{self, Attempt};
+use crate::worker::Context;
 
 /// One address that requests are sent to.
 pub struct Peer {
@@ -36,7 +39,10 @@ struct Resting {
 }
 
 /// Counts a request as in flight at its peer until dropped.
-pub struct InFlight(Rc<Peer>);
+pub struct InFlight {
+    peer: Rc<Peer>,
+    attempt: Option<Attempt>,
+}
 
 /// What a peer has to prove.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -139,7 +145,7 @@ impl Peer {
     /// One more request is in flight.
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
-        InFlight(Rc::clone(self))
+        InFlight { peer: Rc::clone(self), attempt: None }
     }
 
     /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
@@ -180,13 +186,42 @@ pub enum Sure {
 impl InFlight {
     /// Where the request is.
     pub fn peer(&self) -> &Rc<Peer> {
-        &self.0
+        &self.peer
+    }
+
+    /// The same, as an attempt of which it is to be told how it ended.
+    pub(crate) fn watched(mut self, attempt: Option<Attempt>) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// The head of an answer is there, and its body may take as long as it will.
+    pub(crate) fn answered(&self) {
+        if let Some(attempt) = &self.attempt {
+            attempt.answered();
+        }
+    }
+
+    /// The request has ended, with what its record says.
+    pub(crate) fn ended(&self, reason: Option<&'static str>, status: u16, grpc_status: Option<u16>, context: &Context) {
+        if let Some(attempt) = &self.attempt
+            && let Some(outcome) = resilience::outcome(reason, status, grpc_status)
+        {
+            attempt.report(outcome, context);
+        }
+    }
+
+    /// How the attempt ended. What is told first counts; without anything nothing does.
+    pub(crate) fn report(&self, outcome: Outcome, context: &Context) {
+        if let Some(attempt) = &self.attempt {
+            attempt.report(outcome, context);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+        self.peer.in_flight.set(self.peer.in_flight.get().saturating_sub(1));
     }
 }
 

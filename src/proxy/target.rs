@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leno_core::balance::{self, Algorithm};
 use leno_core::names::Name;
@@ -47,6 +47,10 @@ pub enum Refusal {
     NotRegistered,
     /// Nothing that could answer is there.
     NoEndpoint,
+    /// The circuit breaker of every endpoint is open.
+    CircuitOpen,
+    /// No endpoint is healthy, and unhealthy ones are not to be used.
+    Unhealthy,
     /// Nobody accepted the connection.
     ConnectFailed,
     /// This proxy has no valid certificate to prove itself with.
@@ -80,7 +84,7 @@ impl Refusal {
             Self::Denied => 403,
             Self::UnknownService => 404,
             Self::MissingDestination | Self::NoWeight => 500,
-            Self::NoEndpoint | Self::NoCertificate | Self::NoRules => 503,
+            Self::NoEndpoint | Self::CircuitOpen | Self::Unhealthy | Self::NoCertificate | Self::NoRules => 503,
             Self::NotRegistered
             | Self::ConnectFailed
             | Self::IdentityMismatch
@@ -99,6 +103,8 @@ impl Refusal {
             Self::NoWeight => "no-weight",
             Self::NotRegistered => "not-registered",
             Self::NoEndpoint => "no-endpoint",
+            Self::CircuitOpen => "circuit-open",
+            Self::Unhealthy => "unhealthy",
             Self::ConnectFailed => "connect-failed",
             Self::NoCertificate => "no-certificate",
             Self::IdentityMismatch => "identity-mismatch",
@@ -121,6 +127,8 @@ impl Refusal {
             Self::NoWeight => "no destination may receive this request\n",
             Self::NotRegistered => "nothing outside is registered by this name or address, and only what is registered may be called\n",
             Self::NoEndpoint => "the service has no endpoint that is ready\n",
+            // Limits and how endpoints are doing are nobody's business but the operators'.
+            Self::CircuitOpen | Self::Unhealthy => "the service cannot take this request now\n",
             Self::ConnectFailed => "no endpoint of the service accepted the connection\n",
             Self::NoCertificate => "this workload has no valid certificate to prove itself with\n",
             Self::IdentityMismatch => "another workload answers at the endpoint's address\n",
@@ -175,19 +183,23 @@ pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory
 }
 
 impl Route {
-    /// The endpoint that takes the request, other than those already `tried`; `None` when there is none left.
-    pub async fn pick(&self, tried: &[SocketAddr], context: &Context) -> Option<(Rc<EndpointState>, InFlight)> {
+    /// The endpoint that takes the request, other than those already `tried`; [`Refusal::NoEndpoint`] when there is none left.
+    pub async fn pick(&self, tried: &[SocketAddr], context: &Context) -> Result<(Rc<EndpointState>, InFlight), Refusal> {
         let index = match self.set.current() {
             Some(index) => index,
             None => context.directory.index(&self.set).await,
         };
-        let endpoint = self.pick_from(&index, tried, context)?;
-        let in_flight = endpoint.peer.begin();
-        Some((endpoint, in_flight))
+        let none = || {
+            let all = index.serving(self.version.as_ref());
+            if tried.is_empty() { index.why_none(all, Instant::now()) } else { Refusal::NoEndpoint }
+        };
+        let endpoint = self.pick_from(&index, tried, context).ok_or_else(none)?;
+        let in_flight = endpoint.begin(context);
+        Ok((endpoint, in_flight))
     }
 
     fn pick_from(&self, index: &EndpointIndex, tried: &[SocketAddr], context: &Context) -> Option<Rc<EndpointState>> {
-        let all = index.serving(self.version.as_ref());
+        let all = index.usable(index.serving(self.version.as_ref()), Instant::now);
         let turn = self.set.turn.replace(self.set.turn.get().wrapping_add(1));
         let load = |endpoint: &EndpointState| endpoint.peer.in_flight();
         if tried.is_empty() {

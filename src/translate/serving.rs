@@ -51,11 +51,7 @@ impl Namespace {
                 None => drop(endpoints.insert(candidate.address, new)),
             }
         }
-        Some(Endpoints {
-            id: EndpointsId::new(service.id.clone(), number),
-            endpoints: endpoints.into_values().collect(),
-            origination: None,
-        })
+        Some(Endpoints { endpoints: endpoints.into_values().collect(), ..Endpoints::new(EndpointsId::new(service.id.clone(), number)) })
     }
 
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {
@@ -138,7 +134,7 @@ impl Namespace {
 fn outside_endpoints(service: &Service, number: u16, outside: &Outside) -> Endpoints {
     let endpoint = |address: &IpAddr| Endpoint::at(SocketAddr::new(*address, outside.reached_at(number)));
     let endpoints = service.vips.iter().map(endpoint).collect();
-    Endpoints { id: EndpointsId::new(service.id.clone(), number), endpoints, origination: outside.origination.clone() }
+    Endpoints { endpoints, origination: outside.origination.clone(), ..Endpoints::new(EndpointsId::new(service.id.clone(), number)) }
 }
 
 /// What counts as one endpoint.

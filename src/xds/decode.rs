@@ -112,7 +112,7 @@ pub fn decode_endpoints(bytes: &[u8]) -> Result<Endpoints, DecodeError> {
         Arc::new(Origination { server_name: it.server_name.into(), roots })
     });
     let endpoints = list.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
-    Ok(Endpoints { id: message.id.parse()?, endpoints, origination })
+    Ok(Endpoints { endpoints, origination, ..Endpoints::new(message.id.parse()?) })
 }
 
 /// The workload in `bytes`.

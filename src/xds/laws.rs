@@ -67,7 +67,8 @@ fn ten_endpoints() -> Endpoints {
         identity: Some(Arc::new("spiffe://cluster.local/ns/shop/sa/payment".parse().unwrap())),
         ..Endpoint::at(([10, 1, 2, host], 8080).into())
     };
-    Endpoints { id: EndpointsId::new(ServiceId::new("shop", "payment"), 80), endpoints: (0..10).map(endpoint).collect(), origination: None }
+    let id = EndpointsId::new(ServiceId::new("shop", "payment"), 80);
+    Endpoints { endpoints: (0..10).map(endpoint).collect(), ..Endpoints::new(id) }
 }
 
 #[test]

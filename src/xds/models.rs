@@ -30,7 +30,11 @@ pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
     let id = (service_id(), any::<u16>()).prop_map(|(service, port)| EndpointsId::new(service, port));
     let roots = vec(vec(any::<u8>(), 0..40).prop_map(Arc::from), 0..3);
     let origination = (text(), roots).prop_map(|(server_name, roots)| Arc::new(Origination { server_name, roots }));
-    (id, vec(endpoint, 0..20), option::of(origination)).prop_map(|(id, endpoints, origination)| Endpoints { id, endpoints, origination })
+    (id, vec(endpoint, 0..20), option::of(origination)).prop_map(|(id, endpoints, origination)| Endpoints {
+        endpoints,
+        origination,
+        ..Endpoints::new(id)
+    })
 }
 
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {

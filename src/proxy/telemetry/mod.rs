@@ -1,6 +1,7 @@
 //! Telemetry: one record per request, counted in metrics and, if wanted, written to the access log.
 
 pub mod access_log;
+pub mod events;
 pub mod prometheus;
 pub mod recorder;
 pub mod series;
@@ -13,6 +14,7 @@ use leno_core::names::{Name, ServiceId};
 use crate::tls::Secured;
 
 pub use access_log::{AccessLog, AccessLogMode, LogSink};
+pub use events::Event;
 pub use recorder::{OpenConnection, Recorder, Registry, TcpRecord};
 
 /// Which way traffic goes through the proxy.

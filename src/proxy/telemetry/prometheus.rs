@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use leno_core::names::ServiceId;
 
+use super::events;
 use super::recorder::{Authorized, Handshake, Registry, WorkerSeries, locked};
 use super::series::{BUCKETS_US, Counter, RequestSeries};
 use super::{Destination, Direction, Spoken};
@@ -67,7 +68,7 @@ impl std::fmt::Display for Labels<'_> {
     }
 }
 
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -176,6 +177,7 @@ impl Registry {
             }
         }
         render_handshakes(&workers, page)?;
+        events::render(&workers, page)?;
         head(page, "leno_detection_timeouts_total", "counter", "Connections whose client stayed silent on a port of undeclared protocol.")?;
         writeln!(page, "leno_detection_timeouts_total {}", workers.iter().map(|worker| worker.detection_timeouts.get()).sum::<u64>())?;
         head(page, "leno_access_log_dropped_total", "counter", "Access log lines dropped because standard output was not read.")?;
@@ -222,7 +224,7 @@ const TCP_METRICS: [(&str, &str); 4] = [
     ("leno_tcp_sent_bytes_total", "Bytes sent to clients on opaque connections."),
 ];
 
-fn head(page: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+pub(super) fn head(page: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use leno_core::names::{Identity, Name};
 
 use super::access_log::AccessLog;
+use super::events::Events;
 use super::series::{Counter, RequestSeries, TcpSeries};
 use super::{Access, Decision, Destination, Direction, RequestRecord, Spoken};
 use crate::tls::{End, Secured};
@@ -48,6 +49,7 @@ pub struct WorkerSeries {
     pub(super) connections_open: [Counter; 2],
     pub(super) connections_total: [Counter; 2],
     pub(super) handshakes: Mutex<Vec<(Handshake, Counter)>>,
+    pub(super) events: Events,
     pub(super) detection_timeouts: Counter,
     pub(super) access_log_dropped: Counter,
 }
@@ -144,6 +146,11 @@ impl Recorder {
         if let Some(log) = &inner.log {
             log.request(record, &inner.shared.access_log_dropped);
         }
+    }
+
+    /// What the scraper sees of this worker.
+    pub(super) fn shared(&self) -> &WorkerSeries {
+        &self.0.shared
     }
 
     /// Counts a connection that was accepted, until the guard is dropped.

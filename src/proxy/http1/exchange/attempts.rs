@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
+use leno_core::resilience::Outcome;
+
 use super::super::flow::{Stopped, Upload, beside};
 use super::super::head::{self, HEAD_BYTES_MAX, Head, HeadError};
 use super::super::request::Framing;
@@ -73,6 +75,7 @@ impl Exchange<'_> {
             let (io, reused) = match self.connect(&peer, may_reuse).await {
                 Ok(connected) => connected,
                 Err(refusal) => {
+                    self.report(Outcome::Connect);
                     unreached = refusal;
                     tried.push(peer.address());
                     if tried.len() > OTHERS_MAX || matches!(self.target, Target::Address(_)) {
@@ -85,12 +88,19 @@ impl Exchange<'_> {
                 self.outcome.secured = Some(secured);
             }
             match self.attempt(io).await {
-                Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => tried.push(peer.address()),
-                Ok(arrived) => return Ok(arrived),
+                Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => {
+                    self.report(Outcome::Connect);
+                    tried.push(peer.address());
+                }
+                Ok(arrived) => {
+                    self.answered();
+                    return Ok(arrived);
+                }
                 Err(Broken::BeforeFirstByte) if reused && self.up.kept && (self.is_idempotent || self.up.sent == 0) => may_reuse = false,
                 Err(Broken::Unconvinced(error)) => {
                     error.log(peer.address());
                     unreached = error.refusal();
+                    self.report(Outcome::Connect);
                     if !self.may_go_elsewhere(&tried) {
                         return Err(Failure::Refused(unreached));
                     }
@@ -112,13 +122,26 @@ impl Exchange<'_> {
         self.up.kept && tried.len() < OTHERS_MAX && matches!(self.target, Target::Service(_))
     }
 
+    /// How the present try has ended.
+    fn report(&self, outcome: Outcome) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.report(outcome, &self.connection.context);
+        }
+    }
+
+    fn answered(&self) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.answered();
+        }
+    }
+
     /// The next peer to try.
     async fn pick(&mut self, tried: &[SocketAddr]) -> Result<Rc<Peer>, Refusal> {
         let (peer, in_flight) = match &self.target {
             Target::Nobody(refusal) => return Err(*refusal),
             Target::Address(peer) => (Rc::clone(peer), peer.begin()),
             Target::Service(route) => {
-                let (endpoint, in_flight) = route.pick(tried, &self.connection.context).await.ok_or(Refusal::NoEndpoint)?;
+                let (endpoint, in_flight) = route.pick(tried, &self.connection.context).await?;
                 self.outcome.labels = route.labels(Some(&endpoint));
                 (Rc::clone(&endpoint.peer), in_flight)
             }

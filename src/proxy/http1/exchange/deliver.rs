@@ -4,6 +4,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use leno_core::resilience::Outcome;
+
 use super::super::answer::Answer;
 use super::super::body::{Body, Plain};
 use super::super::flow::{Flow, Stopped, beside};
@@ -72,6 +74,9 @@ impl Exchange<'_> {
             self.record(Instant::now());
             return After::Close;
         }
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.report(Outcome::Success, &self.connection.context);
+        }
         let bytes = self.up.inbox.block();
         let record = TunnelRecord {
             method: self.request.method.text(bytes).into(),
@@ -122,6 +127,9 @@ impl Exchange<'_> {
 
     /// One record per request.
     pub(super) fn record(&self, now: Instant) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.ended(self.outcome.reason, self.outcome.status, self.outcome.grpc_status, &self.connection.context);
+        }
         let bytes = self.up.inbox.block();
         self.connection.context.recorder.request(&RequestRecord {
             direction: self.connection.side.direction(),

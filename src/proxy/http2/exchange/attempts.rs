@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::Response;
+use leno_core::resilience::Outcome;
 
 use super::super::flow::Stopped;
 use super::super::upstream::Lease;
@@ -97,6 +98,7 @@ impl Exchange {
             let lease = match peer.http2.lease(&peer, &self.client.context).await {
                 Ok(lease) => lease,
                 Err(refusal) => {
+                    self.report(Outcome::Connect);
                     tries.unreachable += 1;
                     tries.why = Some(refusal);
                     tries.avoid.push(peer.address());
@@ -111,15 +113,35 @@ impl Exchange {
             }
             match self.attempt(lease).await {
                 Ok(arrived) if arrived.undelivered && self.is_for_many() && tries.unreachable < OTHERS_MAX && self.up.rewind() => {
+                    self.report(Outcome::Connect);
                     tries.unreachable += 1;
                 }
-                Ok(arrived) => return Ok(arrived),
+                Ok(arrived) => {
+                    self.answered();
+                    return Ok(arrived);
+                }
                 Err(broken) => {
+                    if matches!(broken, Broken::Disconnected) {
+                        self.report(Outcome::Reset);
+                    }
                     self.after(broken, tries.again)?;
                     tries.again += 1;
                 }
             }
             tries.avoid.push(peer.address());
+        }
+    }
+
+    /// How the present try has ended.
+    fn report(&self, outcome: Outcome) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.report(outcome, &self.client.context);
+        }
+    }
+
+    fn answered(&self) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.answered();
         }
     }
 
@@ -150,7 +172,7 @@ impl Exchange {
             Target::Nobody(refusal) => return Err(*refusal),
             Target::Address(peer) => (Rc::clone(peer), peer.begin()),
             Target::Service(route) => {
-                let (endpoint, in_flight) = route.pick(avoid, &self.client.context).await.ok_or(Refusal::NoEndpoint)?;
+                let (endpoint, in_flight) = route.pick(avoid, &self.client.context).await?;
                 self.outcome.labels = route.labels(Some(&endpoint));
                 (Rc::clone(&endpoint.peer), in_flight)
             }

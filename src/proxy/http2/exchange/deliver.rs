@@ -120,6 +120,9 @@ impl Exchange {
 
     /// One record per request.
     pub(super) fn record(&self) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.ended(self.outcome.reason, self.outcome.status, self.outcome.grpc_status, &self.client.context);
+        }
         self.client.context.recorder.request(&RequestRecord {
             direction: self.client.side.direction(),
             spoken: spoken(self.head.is_grpc),

@@ -115,7 +115,7 @@ impl Mesh {
         let endpoint = |address: &SocketAddr| Endpoint::at(*address);
         let id = EndpointsId::new(payment(), PORT);
         let endpoints = addresses.iter().map(endpoint).collect();
-        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints, origination: Some(origination) });
+        let endpoints = Arc::new(Endpoints { endpoints, origination: Some(origination), ..Endpoints::new(id.clone()) });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }
@@ -131,7 +131,7 @@ impl Mesh {
 
     pub(crate) fn set_these(&self, endpoints: Vec<Endpoint>) {
         let id = EndpointsId::new(payment(), PORT);
-        let endpoints = Arc::new(Endpoints { id: id.clone(), endpoints, origination: None });
+        let endpoints = Arc::new(Endpoints { endpoints, ..Endpoints::new(id.clone()) });
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }

@@ -1,0 +1,207 @@
+//! Resilience: what a worker remembers of endpoints that fail, and who is called because of it.
+//!
+//! The decisions are in [`leno_core::outlier`], [`leno_core::breaker`] and [`leno_core::health`]; this room keeps their state beside
+//! the endpoints of a set, for as long as they are in it, and tells metrics and logs what has changed. Each worker learns for
+//! itself, from its own traffic, so that no request takes a lock.
+//!
+//! Reading order: [`SetHealth`], [`EndpointHealth`], [`Attempt`].
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use leno_core::breaker::{Breaker, Permit, Phase};
+use leno_core::endpoints::EndpointsId;
+use leno_core::health::Checked;
+use leno_core::outlier::{Ejection, Outliers};
+use leno_core::resilience::{Outcome, Resilience};
+
+use crate::telemetry::Event;
+use crate::worker::Context;
+
+/// What a worker remembers of the endpoints of one service port.
+pub struct SetHealth {
+    id: EndpointsId,
+    policy: RefCell<Arc<Resilience>>,
+    outliers: RefCell<Outliers>,
+    /// Who has which slot in `outliers`.
+    slots: RefCell<Vec<SocketAddr>>,
+    /// Endpoints that are unhealthy by checks, or whose breaker is not closed.
+    troubled: Cell<usize>,
+}
+
+/// What a worker remembers of one endpoint of a set.
+pub struct EndpointHealth {
+    set: Rc<SetHealth>,
+    slot: usize,
+    breaker: RefCell<Breaker>,
+    checked: Cell<Checked>,
+    /// Whether it is counted in [`SetHealth::troubled`].
+    is_troubled: Cell<bool>,
+}
+
+/// What the end of a request says of the endpoint that it was sent to last.
+///
+/// `reason` is why the proxy itself answered or gave up. `None`: nothing, since the client has gone, or no endpoint was asked.
+pub(crate) fn outcome(reason: Option<&'static str>, status: u16, grpc_status: Option<u16>) -> Option<Outcome> {
+    match reason {
+        None => Some(Outcome::of(status, grpc_status)),
+        Some("response-cut" | "disconnected" | "bad-response") => Some(Outcome::Reset),
+        Some("timeout") => Some(Outcome::Timeout),
+        Some("connect-failed" | "identity-mismatch" | "tls-failed") => Some(Outcome::Connect),
+        Some(_) => None,
+    }
+}
+
+/// One attempt to have a request answered, of which it is to be told how it ended.
+///
+/// Dropped without that (the client has gone, say), it counts nothing and takes up nothing any more.
+pub struct Attempt {
+    endpoint: Rc<EndpointHealth>,
+    permit: Option<Permit>,
+    /// Whether it still takes up a place for trials.
+    waits: Cell<bool>,
+    is_told: Cell<bool>,
+}
+
+impl SetHealth {
+    /// Nothing remembered yet.
+    pub(crate) fn new(id: EndpointsId, policy: Arc<Resilience>) -> Rc<Self> {
+        let (outliers, slots) = (RefCell::default(), RefCell::default());
+        Rc::new(Self { id, policy: RefCell::new(policy), outliers, slots, troubled: Cell::new(0) })
+    }
+
+    /// The settings in force.
+    pub(crate) fn policy(&self) -> Arc<Resilience> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// Other settings are in force; what is remembered stays.
+    pub(crate) fn set_policy(&self, policy: Arc<Resilience>) {
+        self.policy.replace(policy);
+    }
+
+    /// One more endpoint is in the set.
+    pub(crate) fn join(self: &Rc<Self>, address: SocketAddr) -> Rc<EndpointHealth> {
+        let slot = self.outliers.borrow_mut().join();
+        let mut slots = self.slots.borrow_mut();
+        if slot < slots.len() {
+            slots[slot] = address
+        } else {
+            slots.push(address)
+        }
+        Rc::new(EndpointHealth {
+            set: Rc::clone(self),
+            slot,
+            breaker: RefCell::default(),
+            checked: Cell::default(),
+            is_troubled: Cell::new(false),
+        })
+    }
+
+    /// Whether anything is wrong with any endpoint; `false` is certain. O(1).
+    pub(crate) fn is_troubled(&self, now: Instant) -> bool {
+        self.troubled.get() > 0 || self.outliers.borrow().may_any_be_ejected(now)
+    }
+
+    fn ejected(&self, ejection: Ejection, now: Instant, context: &Context) {
+        let address = self.slots.borrow().get(ejection.slot).copied();
+        let (cause, for_ms) = (ejection.cause.as_str(), ejection.until.saturating_duration_since(now).as_millis());
+        tracing::info!(endpoints = %self.id, ?address, cause, for_ms, "an endpoint that fails is left out for a time");
+        context.recorder.event(Event::Ejected(ejection.cause), &self.id.service);
+    }
+}
+
+impl EndpointHealth {
+    /// Whether requests may go there at `now`, as outlier detection and checks see it.
+    pub(crate) fn is_healthy(&self, now: Instant) -> bool {
+        let policy = self.set.policy.borrow();
+        let is_ejected = policy.outliers.is_some() && self.set.outliers.borrow().is_ejected(self.slot, now);
+        !is_ejected && (policy.check.is_none() || self.checked.get().is_healthy())
+    }
+
+    /// Whether its breaker lets a request pass at `now`.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        let policy = self.set.policy.borrow();
+        policy.breaker.as_ref().is_none_or(|breaker| self.breaker.borrow().admits(breaker, now))
+    }
+
+    /// A request goes there.
+    pub(crate) fn attempt(self: &Rc<Self>, context: &Context) -> Option<Attempt> {
+        let policy = self.set.policy.borrow();
+        if !policy.judges_attempts() {
+            return None;
+        }
+        let mut permit = None;
+        if let Some(breaker) = &policy.breaker {
+            let admitted = self.breaker.borrow_mut().admit(breaker, Instant::now());
+            if let Some((given, entered)) = admitted {
+                permit = Some(given);
+                self.entered(entered, context);
+            }
+        }
+        Some(Attempt { endpoint: Rc::clone(self), permit, waits: Cell::new(true), is_told: Cell::new(false) })
+    }
+
+    fn entered(&self, phase: Option<Phase>, context: &Context) {
+        let Some(phase) = phase else { return };
+        let address = self.set.slots.borrow().get(self.slot).copied();
+        tracing::info!(endpoints = %self.set.id, ?address, state = phase.as_str(), "an endpoint's circuit breaker has changed");
+        context.recorder.event(Event::Breaker(phase), &self.set.id.service);
+        self.count();
+    }
+
+    /// Keeps [`SetHealth::troubled`] right.
+    fn count(&self) {
+        let is_troubled = self.breaker.borrow().phase() != Phase::Closed || !self.checked.get().is_healthy();
+        let was = self.is_troubled.replace(is_troubled);
+        let troubled = &self.set.troubled;
+        troubled.set(troubled.get() + usize::from(is_troubled) - usize::from(was));
+    }
+}
+
+impl Drop for EndpointHealth {
+    fn drop(&mut self) {
+        self.set.outliers.borrow_mut().leave(self.slot);
+        self.set.troubled.set(self.set.troubled.get() - usize::from(self.is_troubled.get()));
+    }
+}
+
+impl Attempt {
+    /// The head of an answer is there: the request makes room for another trial, how long its body may ever take.
+    pub(crate) fn answered(&self) {
+        if let Some(permit) = self.permit
+            && self.waits.replace(false)
+        {
+            self.endpoint.breaker.borrow_mut().release(permit);
+        }
+    }
+
+    /// How it ended. What is told first counts.
+    pub(crate) fn report(&self, outcome: Outcome, context: &Context) {
+        if self.is_told.replace(true) {
+            return;
+        }
+        self.answered();
+        let endpoint = &self.endpoint;
+        let (policy, now) = (endpoint.set.policy(), Instant::now());
+        if let (Some(breaker), Some(permit)) = (&policy.breaker, self.permit) {
+            let entered = endpoint.breaker.borrow_mut().record(breaker, permit, outcome.is_failure(), now);
+            endpoint.entered(entered, context);
+        }
+        if let Some(outliers) = &policy.outliers {
+            let ejections = endpoint.set.outliers.borrow_mut().report(outliers, endpoint.slot, outcome, now);
+            for ejection in ejections {
+                endpoint.set.ejected(ejection, now, context);
+            }
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.answered();
+    }
+}
