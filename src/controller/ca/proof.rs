@@ -1,6 +1,6 @@
 //! Who a client of the control port has proven to be.
 //!
-//! The handshake asks for a certificate and lets everybody in; [`proven`] says afterwards, at each connection, whom the certificate
+//! The handshake asks for a certificate and lets everybody in; [`proven`] says afterwards, at each stream, whom the certificate
 //! names. So a client without a good one can be told why, may still ask for a certificate, and one that resumes a session (which
 //! brings back the certificate of an earlier handshake, and asks no verifier) is verified like the others.
 

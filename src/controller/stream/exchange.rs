@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use leno_xds::frame::{Decoder, FrameError};
 use leno_xds::server::ServerError;
 use leno_xds::{METHOD_PATH, SIGN_PATH};
@@ -79,12 +80,12 @@ impl Server {
 
     /// Opens a stream of resources, for who may have one.
     async fn discover(self: Arc<Self>, peer: &Peer, body: Incoming) -> Response<Responses> {
-        let caller = match &peer.caller {
-            Ok(caller) => caller.clone(),
+        let caller = match peer.caller(self.signer.as_deref(), Timestamp::now()) {
+            Ok(caller) => caller,
             Err(stranger) => {
                 self.signer.iter().for_each(|signer| signer.counts().stream_refused());
                 tracing::warn!(address = ?peer.address, %stranger, "a control stream was refused");
-                let code = if *stranger == Stranger::NotReady { code::UNAVAILABLE } else { code::UNAUTHENTICATED };
+                let code = if stranger == Stranger::NotReady { code::UNAVAILABLE } else { code::UNAUTHENTICATED };
                 return ended(&Ending { code, message: stranger.to_string() });
             }
         };

@@ -25,7 +25,6 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use jiff::Timestamp;
 use leno_xds::server::Limits;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
@@ -149,7 +148,7 @@ impl Server {
             return tracing::debug!(%error, "the connection was gone at once");
         }
         let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
-        let peer = |session: Option<&ServerConnection>| Arc::new(Peer::new(address, self.signer.as_deref(), session, Timestamp::now()));
+        let peer = |session: Option<&ServerConnection>| Arc::new(Peer::new(address, session));
         let Some(acceptor) = self.tls.clone() else {
             let peer = peer(None);
             return self.http2(peer, stream).await;

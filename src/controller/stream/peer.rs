@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use leno_core::names::{Identity, WorkloadId};
 use leno_xds::server::Intake;
 use rustls::ServerConnection;
+use rustls_pki_types::CertificateDer;
 
 use crate::ca::proof::{Unproven, proven};
 use crate::ca::signer::Signer;
@@ -16,8 +17,8 @@ use crate::publish::Caller;
 pub(super) struct Peer {
     /// Where it calls from.
     pub(super) address: Option<IpAddr>,
-    /// Who it is; an error where identities are in use and it has not proven to be anybody.
-    pub(super) caller: Result<Caller, Stranger>,
+    /// What it has shown; that it holds the first one's key is certain.
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 /// A client that gets no configuration.
@@ -39,17 +40,18 @@ pub(super) enum Impostor {
 }
 
 impl Peer {
-    /// A client whose handshake, if there was one, came to `session`. Without a `signer` identities are not in use.
-    pub(super) fn new(address: Option<IpAddr>, signer: Option<&Signer>, session: Option<&ServerConnection>, now: Timestamp) -> Self {
+    /// A client whose handshake, if there was one, came to `session`.
+    pub(super) fn new(address: Option<IpAddr>, session: Option<&ServerConnection>) -> Self {
         let certificates = session.and_then(|session| session.peer_certificates()).unwrap_or_default();
-        let caller = match signer {
-            None => Ok(Caller::Anybody),
-            Some(signer) => match signer.authority() {
-                Some(authority) => proven(&authority, certificates, now).map(Caller::Proven).map_err(Stranger::Unproven),
-                None => Err(Stranger::NotReady),
-            },
-        };
-        Self { address, caller }
+        Self { address, certificates: certificates.to_vec() }
+    }
+
+    /// Who it is at `now`, by the authority of that moment: a connection may be older than the authority. Without a `signer` identities are
+    /// not in use; with one it is an error not to have proven to be anybody.
+    pub(super) fn caller(&self, signer: Option<&Signer>, now: Timestamp) -> Result<Caller, Stranger> {
+        let Some(signer) = signer else { return Ok(Caller::Anybody) };
+        let authority = signer.authority().ok_or(Stranger::NotReady)?;
+        Ok(Caller::Proven(proven(&authority, &self.certificates, now)?))
     }
 }
 

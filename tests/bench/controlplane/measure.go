@@ -105,7 +105,6 @@ type bench struct {
 	book       *changeBook
 	proxies    []*proxy
 	lost       atomic.Int64
-	dial       []grpc.DialOption
 	idleCPU    float64 // of a core
 }
 
@@ -121,10 +120,9 @@ func measure(o measureOptions) (*result, error) {
 		return nil, err
 	}
 	b := &bench{measureOptions: o, writer: writer, book: newChangeBook(time.Now())}
-	if b.dial, err = dialOptions(o.ca, o.serverName); err != nil {
+	if err := b.makeProxies(ctx); err != nil {
 		return nil, err
 	}
-	b.makeProxies()
 	if err := watchBarely(ctx, watcher, b.book); err != nil {
 		return nil, err
 	}
@@ -145,14 +143,33 @@ func measure(o measureOptions) (*result, error) {
 	return found, nil
 }
 
-func (b *bench) makeProxies() {
+// makeProxies makes the proxies, each with a certificate of an authority that the controller is given.
+func (b *bench) makeProxies(ctx context.Context) error {
+	config, err := tlsConfig(b.ca, b.serverName)
+	if err != nil {
+		return err
+	}
+	signer, err := newAuthority()
+	if err != nil {
+		return err
+	}
+	if err := signer.bring(ctx, b.writer); err != nil {
+		return err
+	}
 	for number := range b.clients {
 		var services []string
 		for i := range servicesPerProxy {
 			services = append(services, b.resource(b.groupOf(number)*servicesPerProxy+i))
 		}
-		b.proxies = append(b.proxies, newProxy(number, b.world, services, b.book, &b.lost))
+		p := newProxy(number, b.world, services, b.book, &b.lost)
+		certificate, err := signer.sign(number, p.namespace, p.serviceAccount)
+		if err != nil {
+			return err
+		}
+		p.dial = dialOptions(config, certificate)
+		b.proxies = append(b.proxies, p)
 	}
+	return nil
 }
 
 func (b *bench) groupOf(number int) int { return number % b.groups }
@@ -191,7 +208,7 @@ func (b *bench) attach(ctx context.Context, started time.Time, found *result) er
 func (b *bench) bringUp(ctx context.Context, proxies []*proxy) (time.Time, error) {
 	var last time.Time
 	for _, p := range proxies {
-		go p.run(ctx, b.address, b.dial)
+		go p.run(ctx, b.address)
 	}
 	timeout := time.After(b.readyTimeout)
 	for i, p := range proxies {
@@ -226,7 +243,7 @@ func (b *bench) change(ctx context.Context, found *result) error {
 	return err
 }
 
-func dialOptions(caFile, serverName string) ([]grpc.DialOption, error) {
+func tlsConfig(caFile, serverName string) (*tls.Config, error) {
 	config := &tls.Config{ServerName: serverName, InsecureSkipVerify: caFile == ""}
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
@@ -238,6 +255,13 @@ func dialOptions(caFile, serverName string) ([]grpc.DialOption, error) {
 			return nil, fmt.Errorf("%s holds no certificate", caFile)
 		}
 	}
+	return config, nil
+}
+
+// dialOptions are those of a proxy that shows `certificate`.
+func dialOptions(config *tls.Config, certificate *tls.Certificate) []grpc.DialOption {
+	config = config.Clone()
+	config.Certificates = []tls.Certificate{*certificate}
 	// The controller is dialled before it listens: try often, so that readiness is seen at once.
 	eager := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond},
@@ -247,5 +271,5 @@ func dialOptions(caFile, serverName string) ([]grpc.DialOption, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)),
 		grpc.WithConnectParams(eager),
-	}, nil
+	}
 }

@@ -26,6 +26,9 @@ type proxy struct {
 	nodeID   string // namespace/pod
 	services []string
 	book     *changeBook
+	dial     []grpc.DialOption
+
+	namespace, serviceAccount string
 
 	bytes  atomic.Int64
 	lost   *atomic.Int64 // streams that ended after they were complete, of all proxies
@@ -38,13 +41,14 @@ func newProxy(number int, w world, services []string, book *changeBook, lost *at
 	service, endpoint := number/w.endpoints, number%w.endpoints
 	return &proxy{
 		number: number, services: services, book: book, lost: lost, ready: make(chan struct{}),
-		nodeID: w.namespace(service) + "/" + podName(service, endpoint),
+		nodeID:    w.namespace(service) + "/" + podName(service, endpoint),
+		namespace: w.namespace(service), serviceAccount: serviceName(service),
 	}
 }
 
 // run keeps a stream open until the context ends; a stream that breaks early is opened again.
-func (p *proxy) run(ctx context.Context, address string, options []grpc.DialOption) {
-	connection, err := grpc.NewClient("passthrough:///"+address, options...)
+func (p *proxy) run(ctx context.Context, address string) {
+	connection, err := grpc.NewClient("passthrough:///"+address, p.dial...)
 	if err != nil {
 		log.Fatalf("%s: %v", address, err)
 	}

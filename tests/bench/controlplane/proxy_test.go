@@ -86,12 +86,13 @@ func TestAProxySubscribesToServicesThenTheirEndpointsAndAcknowledgesBoth(t *test
 
 	w := world{services: 10, endpoints: 10, perNamespace: 10}
 	p := newProxy(0, w, []string{"ns-0/svc-0", "ns-0/svc-1"}, book, &atomic.Int64{})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go p.run(ctx, address, []grpc.DialOption{
+	p.dial = []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})),
-	})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go p.run(ctx, address)
 
 	want := []request{
 		{node: "ns-0/svc-0-0", typeURL: serviceType, subscribe: []string{"ns-0/svc-0", "ns-0/svc-1"}},

@@ -287,6 +287,27 @@ async fn nobody_is_known_while_there_is_no_authority() {
     assert_eq!(mesh.sign(Some(CART), csr(&new_key())).await.unwrap_err().0, "14");
 }
 
+/// The authority may come after the connection, or change while it lasts.
+#[tokio::test]
+async fn each_stream_of_a_connection_is_judged_by_the_authority_of_its_moment() {
+    let mesh = mesh().await;
+    let authority = mesh.authority();
+    let tls = mesh.client_tls(Some(mesh.certificate("spiffe://cluster.local/ns/shop/sa/cart")));
+    mesh.current.send_replace(None);
+    let (mut sender, _connection) = http2_client(mesh.connect(tls).await, None).await;
+    let mut status = async || {
+        let (_requests, request) = request(METHOD_PATH, "application/grpc");
+        let response = sender.send_request(request).await.unwrap();
+        response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+    };
+    assert_eq!(status().await.as_deref(), Some("14"));
+    mesh.current.send_replace(Some(authority));
+    assert_eq!(status().await, None);
+    let next = make(&domains(), Timestamp::now()).unwrap();
+    mesh.current.send_replace(Some(Arc::new(Authority::load(&next, &domains(), Timestamp::now()).unwrap())));
+    assert_eq!(status().await.as_deref(), Some("16"));
+}
+
 /// A resumed session brings back the certificate of an earlier handshake: it counts for no more than it would now.
 #[tokio::test]
 async fn a_root_that_is_trusted_no_more_ends_what_it_signed_even_for_a_resumed_session() {
