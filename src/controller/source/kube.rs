@@ -16,11 +16,9 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::SourceEvent;
-use super::watchable::{Lenient, Watchable};
+use super::watchable::{Lenient, Listing, Watchable};
 use crate::metrics::Metrics;
 
-/// Objects in one page of a list, where the API server cannot stream lists.
-const PAGE: u32 = 1000;
 /// Wait before a broken watch begins again; it doubles up to the longest.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -50,27 +48,9 @@ struct Source {
     metrics: Arc<Metrics>,
 }
 
-/// How the first list of a kind is fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listing {
-    /// As a watch that begins with all objects: one at a time in both processes' memory.
-    Streamed,
-    /// Page by page, which every API server can.
-    Paged,
-}
-
-impl Listing {
-    fn config(self) -> watcher::Config {
-        match self {
-            Self::Streamed => watcher::Config::default().streaming_lists(),
-            Self::Paged => watcher::Config::default().any_semantic().page_size(PAGE),
-        }
-    }
-}
-
 impl Source {
     async fn watch<W: Watchable>(&self) {
-        if let Err(Unsupported::Streaming) = self.follow::<W>(Listing::Streamed).await {
+        if let Err(Unsupported::Streaming) = self.follow::<W>(W::LISTING).await {
             tracing::info!(kind = %W::kind(&()), "the API server cannot stream lists: listing page by page");
             let _closed = self.follow::<W>(Listing::Paged).await;
         }

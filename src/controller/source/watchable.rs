@@ -17,12 +17,38 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+/// Objects in one page of a list.
+const PAGE: u32 = 1000;
+
+/// How the first list of a kind is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// As a watch that begins with all objects: one at a time in both processes' memory. Of a kind that has none, the API server says so
+    /// up to a second late, with its next bookmark.
+    Streamed,
+    /// Page by page, which every API server can.
+    Paged,
+}
+
+impl Listing {
+    /// What the watch is configured with.
+    pub(super) fn config(self) -> Config {
+        match self {
+            Self::Streamed => Config::default().streaming_lists(),
+            Self::Paged => Config::default().any_semantic().page_size(PAGE),
+        }
+    }
+}
+
 /// A kind that the mesh watches.
 pub(super) trait Watchable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
 {
     /// What it is to the translator.
     const KIND: Kind;
+
+    /// How its first list is fetched. Kubernetes' own kinds have objects in every cluster, and may have very many.
+    const LISTING: Listing = Listing::Streamed;
 
     /// Which of its objects are asked for.
     fn selection(config: Config) -> Config {
@@ -76,6 +102,7 @@ impl Watchable for Watched<api::k8s::Pod> {
 
 impl Watchable for Lenient<api::MeshService> {
     const KIND: Kind = Kind::MeshService;
+    const LISTING: Listing = Listing::Paged;
 
     fn change(self) -> Change {
         let key = self.key();
@@ -88,6 +115,7 @@ impl Watchable for Lenient<api::MeshService> {
 
 impl Watchable for Lenient<api::TrafficPolicy> {
     const KIND: Kind = Kind::TrafficPolicy;
+    const LISTING: Listing = Listing::Paged;
 
     fn change(self) -> Change {
         let key = self.key();
@@ -100,6 +128,7 @@ impl Watchable for Lenient<api::TrafficPolicy> {
 
 impl Watchable for Lenient<api::SecurityPolicy> {
     const KIND: Kind = Kind::SecurityPolicy;
+    const LISTING: Listing = Listing::Paged;
 
     fn change(self) -> Change {
         let key = self.key();
