@@ -22,6 +22,7 @@ use crate::dial::{DialFailure, Dialled, dial, opaque, refuse};
 use crate::directory::ServiceState;
 use crate::egress::outside;
 use crate::http1;
+use crate::http1::head::HeadError;
 use crate::http2;
 use crate::io::{Io, prepare};
 use crate::listen::Accept;
@@ -229,15 +230,11 @@ async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<
 
 /// HTTP is declared: the preface tells version 2 from version 1.
 async fn http(mut connection: Box<Connection>) -> Option<Met> {
-    let context = Rc::clone(&connection.context);
     loop {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http2 => return Some(Met::Http2(connection)),
             Verdict::Http1 | Verdict::Opaque => return Some(Met::Http1(connection)),
-            Verdict::NeedMore => match context.draining.or_else(connection.read_first()).await {
-                Some(Ok(1..)) => {}
-                Some(Ok(0) | Err(_)) | None => return None,
-            },
+            Verdict::NeedMore => connection.read_begun().await?,
         }
     }
 }
@@ -314,16 +311,12 @@ async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> 
 
 /// The client says nothing, and the rules of the port want a request: nobody is dialled before there is one.
 async fn spoken(mut connection: Box<Connection>) -> Option<Met> {
-    let context = Rc::clone(&connection.context);
     loop {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http1 => return Some(Met::Http1(connection)),
             Verdict::Http2 => return Some(Met::Http2(connection)),
             Verdict::Opaque => return Some(Met::Opaque(connection, None)),
-            Verdict::NeedMore => match context.draining.or_else(connection.read_first()).await {
-                Some(Ok(1..)) => {}
-                Some(Ok(0) | Err(_)) | None => return None,
-            },
+            Verdict::NeedMore => connection.read_begun().await?,
         }
     }
 }
@@ -355,6 +348,26 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Reads more where the client is to speak first; `None` when it does not. It may rest before its first byte for as long as the
+    /// worker goes on, and afterwards for no longer than a head may take.
+    async fn read_begun(&mut self) -> Option<()> {
+        let context = Rc::clone(&self.context);
+        let has_begun = self.first.is_some();
+        let read = context.draining.or_else(self.read_first());
+        let read = if has_begun {
+            match timeout(context.settings.head_timeout, read).await {
+                Ok(read) => read,
+                Err(_) => {
+                    context.recorder.abused(self.side.direction(), HeadError::TooSlow.reason());
+                    None
+                }
+            }
+        } else {
+            read.await
+        };
+        matches!(read, Some(Ok(1..))).then_some(())
     }
 
     /// Who is at both ends, where the client's end is mutual TLS.

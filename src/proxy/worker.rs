@@ -73,6 +73,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long a client may take from a head's first byte to its last.
     pub head_timeout: Duration,
+    /// How long a client may leave a body unsent that it has begun, or a response unread that it has asked for.
+    pub stall_timeout: Duration,
     /// How long the first bytes of a connection are waited for where the protocol is not declared.
     pub detect_timeout: Duration,
     /// What may rest in the pools.
@@ -91,6 +93,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(300),
             detect_timeout: Duration::from_millis(300),
             rest: RestLimits::default(),
         }

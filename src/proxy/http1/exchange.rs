@@ -17,7 +17,7 @@ use self::attempts::Failure;
 use self::deliver::{refuse, refuse_with};
 use super::body::{Body, Plain};
 use super::explicit::{self, Whom};
-use super::flow::{Flow, Stopped, Upload};
+use super::flow::{Flow, Patience, Stopped, Upload};
 use super::head::{self, Head, HeadError};
 use super::is_not_yet;
 use super::record::{RequestId, TunnelRecord};
@@ -241,7 +241,8 @@ fn prepare<'c>(
         is_old: request.is_old,
     };
     let is_idempotent = request.is_idempotent(inbox.block());
-    let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true);
+    let patience = Patience::WithSender(context.settings.stall_timeout);
+    let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true, patience);
     let (decided, secured) = (admission.decided, connection.secured());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload: Upload::default(), in_flight: None, outcome, started })
@@ -289,6 +290,7 @@ impl Exchange<'_> {
             Err(Failure::Client(Stopped::Malformed(_))) => {
                 self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await
             }
+            Err(Failure::Client(Stopped::Stalled)) => self.answer(408, "the body did not arrive in time\n", "body-too-slow").await,
             Err(Failure::Client(Stopped::Sender(_) | Stopped::Receiver(_))) => {
                 self.outcome.reason = Some("client-gone");
                 self.record(Instant::now());

@@ -5,6 +5,9 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::body::Body;
 use super::chunked::BadChunk;
@@ -26,7 +29,20 @@ pub struct Flow {
     pub sent: usize,
     /// Whether `out` still holds everything, from the head on.
     pub kept: bool,
+    /// Who must not hold this up.
+    pub patience: Patience,
     is_large: bool,
+}
+
+/// How long a flow waits for the client; for the other side there is no limit here.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// For ever.
+    Endless,
+    /// So long for the sender's next bytes.
+    WithSender(Duration),
+    /// So long for the receiver to take some.
+    WithReceiver(Duration),
 }
 
 /// Why a flow stopped.
@@ -38,12 +54,14 @@ pub enum Stopped {
     Malformed(BadChunk),
     /// The receiver takes no more.
     Receiver(io::Error),
+    /// The client neither goes on nor goes away.
+    Stalled,
 }
 
 impl Flow {
     /// `out` has the head already; what `inbox` has of the body is taken in by the first run.
-    pub fn new(body: Body, inbox: Buffer, out: Buffer, kept: bool) -> Self {
-        Self { body, inbox, out, sent: 0, kept, is_large: false }
+    pub fn new(body: Body, inbox: Buffer, out: Buffer, kept: bool, patience: Patience) -> Self {
+        Self { body, inbox, out, sent: 0, kept, patience, is_large: false }
     }
 
     /// Whether everything has been written.
@@ -68,9 +86,9 @@ impl Flow {
     pub async fn run(&mut self, from: &Io, to: &Io, buffers: &Rc<Buffers>) -> Result<(), Stopped> {
         loop {
             while self.sent < self.out.len() {
-                self.sent += to.write(&self.out.filled()[self.sent..]).await.map_err(Stopped::Receiver)?;
+                self.sent += self.patience.written(to.write(&self.out.filled()[self.sent..])).await?;
             }
-            to.flush().await.map_err(Stopped::Receiver)?;
+            self.patience.written(to.flush()).await?;
             if !self.kept {
                 self.out.clear();
                 self.sent = 0;
@@ -82,7 +100,7 @@ impl Flow {
                 Some(left) if self.inbox.is_empty() => self.read_as_it_is(left, from, buffers).await?,
                 Some(_) | None => {
                     if self.inbox.is_empty() {
-                        let read = from.read(self.inbox.spare()).await.map_err(Stopped::Sender)?;
+                        let read = self.patience.read(from.read(self.inbox.spare())).await?;
                         self.inbox.fill(read);
                         self.check_end(read)?;
                     }
@@ -104,7 +122,7 @@ impl Flow {
             Ok(left) if left < room.len() => &mut room[..left],
             Ok(_) | Err(_) => room,
         };
-        let read = from.read(room).await.map_err(Stopped::Sender)?;
+        let read = self.patience.read(from.read(room)).await?;
         self.out.fill(read);
         self.body.went_past(read);
         self.check_end(read)
@@ -115,6 +133,28 @@ impl Flow {
             return Err(Stopped::Sender(io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(())
+    }
+}
+
+impl Patience {
+    async fn read<T>(self, read: impl Future<Output = io::Result<T>>) -> Result<T, Stopped> {
+        match self {
+            Self::WithSender(limit) => match timeout(limit, read).await {
+                Ok(result) => result.map_err(Stopped::Sender),
+                Err(_) => Err(Stopped::Stalled),
+            },
+            Self::Endless | Self::WithReceiver(_) => read.await.map_err(Stopped::Sender),
+        }
+    }
+
+    async fn written<T>(self, write: impl Future<Output = io::Result<T>>) -> Result<T, Stopped> {
+        match self {
+            Self::WithReceiver(limit) => match timeout(limit, write).await {
+                Ok(result) => result.map_err(Stopped::Receiver),
+                Err(_) => Err(Stopped::Stalled),
+            },
+            Self::Endless | Self::WithSender(_) => write.await.map_err(Stopped::Receiver),
+        }
     }
 }
 
@@ -143,7 +183,7 @@ pub async fn beside<T>(
                     tracing::debug!(%error, "the server takes no more of the request");
                     upload.refused = true;
                 }
-                Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_))) => return Poll::Ready(Err(stopped)),
+                Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_) | Stopped::Stalled)) => return Poll::Ready(Err(stopped)),
             }
         }
         if let Poll::Ready(done) = main.as_mut().poll(cx) {

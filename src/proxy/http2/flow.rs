@@ -1,13 +1,17 @@
 //! One direction of an exchange: data and trailers from one stream to another, at the pace of the receiver.
 
 use std::mem;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::head::strip;
+use super::upstream::{Lease, Waiting, Who};
 
 /// What has been sent is kept up to this much, so that it can be sent again elsewhere.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -23,6 +27,12 @@ pub(super) struct Flow {
     is_done: bool,
     /// Read, and not yet given back to the sender's window.
     owed: usize,
+    /// How long the receiver may leave what was read waiting, where it must not for ever.
+    patience: Option<Patience>,
+    /// Ends while the receiver's window is shut; kept from one time to the next.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Set while it is shut.
+    waiting: Option<Waiting>,
     replay: Replay,
     /// Body bytes read so far.
     pub(super) bytes: u64,
@@ -38,6 +48,16 @@ enum Replay {
     Kept { sent: Vec<Bytes>, bytes: usize, place: usize },
 }
 
+/// How a receiver is waited for whose window is shut.
+pub(super) struct Patience {
+    /// Whose window it is.
+    pub(super) who: Who,
+    /// The connection whose own window is held meanwhile.
+    pub(super) lease: Lease,
+    /// For how long.
+    pub(super) limit: Duration,
+}
+
 /// Why a flow stopped.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -45,6 +65,8 @@ pub(super) enum Stopped {
     Sender(h2::Error),
     /// The receiver takes no more.
     Receiver(h2::Error),
+    /// The receiver neither takes more nor gives up.
+    Stalled,
 }
 
 impl Flow {
@@ -53,14 +75,27 @@ impl Flow {
         Self::new(from, Replay::Kept { sent: Vec::new(), bytes: 0, place: 0 })
     }
 
-    /// A body that is sent once.
-    pub(super) fn once(from: RecvStream) -> Self {
-        Self::new(from, Replay::No)
+    /// A body that is sent once, to a receiver that is waited for with `patience`.
+    pub(super) fn once(from: RecvStream, patience: Patience) -> Self {
+        Self { patience: Some(patience), ..Self::new(from, Replay::No) }
     }
 
     fn new(from: RecvStream, replay: Replay) -> Self {
         let is_read = from.is_end_stream();
-        Self { from, next: None, trailers: None, is_read, is_done: false, owed: 0, replay, bytes: 0, grpc_status: None }
+        Self {
+            from,
+            next: None,
+            trailers: None,
+            is_read,
+            is_done: false,
+            owed: 0,
+            patience: None,
+            stalled: None,
+            waiting: None,
+            replay,
+            bytes: 0,
+            grpc_status: None,
+        }
     }
 
     /// Whether nothing follows the head.
@@ -131,17 +166,33 @@ impl Flow {
         // One byte is claimed, not the piece: a claim that waits keeps the connection's window from other streams.
         to.reserve_capacity(1);
         while to.capacity() == 0 {
-            match ready!(to.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
-                None => return Poll::Ready(Err(Stopped::Receiver(reset_of(to, cx)))),
+            match to.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Stopped::Receiver(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(Stopped::Receiver(reset_of(to, cx)))),
+                Poll::Pending => {
+                    ready!(self.poll_stalled(cx));
+                    return Poll::Ready(Err(Stopped::Stalled));
+                }
             }
         }
+        self.waiting = None;
         let piece = self.take_piece();
         self.is_done = self.is_read && self.trailers.is_none() && !self.has_more_to_send();
         to.send_data(piece, self.is_done).map_err(Stopped::Receiver)?;
         self.give_back();
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the receiver's window has been shut for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(Patience { who, lease, limit }) = &self.patience else { return Poll::Pending };
+        let sleep = self.stalled.get_or_insert_with(|| Box::pin(sleep(*limit)));
+        if self.waiting.is_none() {
+            self.waiting = Some(lease.wait(*who, self.from.flow_control().clone()));
+            sleep.as_mut().reset(Instant::now() + *limit);
+        }
+        sleep.as_mut().poll(cx)
     }
 
     /// The piece to be sent now; it is kept where there is room.

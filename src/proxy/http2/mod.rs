@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`serve`], [`exchange`] (the life of one request), [`head`] (what it says, and what is sent on),
 //! [`flow`] (bodies and trailers, both ways), [`upstream`] (connections to endpoints), [`answer`] (what the proxy says
-//! itself, in gRPC's terms where gRPC is spoken).
+//! itself, in gRPC's terms where gRPC is spoken), [`watch`] (peers that make work for nothing).
 //!
 //! Built on the `h2` crate itself: a reset keeps its code, interim responses pass, and a request costs one task.
 //!
@@ -15,22 +15,28 @@ mod flow;
 mod head;
 mod rewind;
 pub(crate) mod upstream;
+mod watch;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
-use h2::server::Builder;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use leno_core::request::Caller;
+use tokio::time::timeout;
 
 use crate::admit::{self, Asks};
 use crate::connection::{Connection, Side};
 use crate::tls::{Agreed, Secured};
 use crate::worker::Context;
-use rewind::Rewind;
+use rewind::{Found, Rewind};
+use upstream::Who;
+use watch::Abuse;
 
 /// What a stream may send before it is read: enough for 1 MiB at any latency inside a cluster.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -48,6 +54,9 @@ const HEADER_LIST_ADDED_MAX: u32 = 2 * 1024;
 /// Requests a client may have open on one connection.
 const STREAMS_MAX: u32 = 1000;
 
+/// How long a client may take to read that its connection is ended.
+const GOAWAY_TIME: Duration = Duration::from_secs(2);
+
 /// What the requests of one connection share.
 struct Client {
     peer: SocketAddr,
@@ -60,19 +69,28 @@ struct Client {
 }
 
 impl Client {
+    /// This connection, and no other that is open.
+    fn who(&self) -> Who {
+        Who(std::ptr::from_ref(self).addr())
+    }
+
     /// Who is at both ends, where the client's end is mutual TLS.
     fn secured(&self) -> Option<Secured> {
         Secured::inbound(&self.caller, self.tls, &self.context.security)
     }
 }
 
+/// A request and the way back; an error of the connection; or its end.
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+type Streams = h2::server::Connection<Rewind, Bytes>;
+
 /// Serves requests until the connection ends. From the beginning of draining on, none is accepted any more
 /// (GOAWAY), and those that run are finished.
 pub(crate) async fn serve(connection: Connection) {
     let Connection { io, peer, caller, tls, side, first, context, since } = connection;
     let client = Rc::new(Client { peer, caller, tls, side, address: head::address_value(peer.ip()), context });
-    let handshake = server(&client.side).handshake::<_, Bytes>(Rewind::new(io, first));
-    let mut streams = match Box::pin(handshake).await {
+    let (io, found) = Rewind::watched(io, first, client.context.settings.head_timeout);
+    let mut streams = match Box::pin(server(&client.side).handshake::<_, Bytes>(io)).await {
         Ok(streams) => streams,
         Err(error) => {
             tracing::debug!(%error, %peer, "the client's HTTP/2 preface is broken");
@@ -81,27 +99,62 @@ pub(crate) async fn serve(connection: Connection) {
     };
     let mut is_ending = false;
     loop {
-        let next = poll_fn(|cx| streams.poll_accept(cx));
+        let next = next(&mut streams, &found);
         let accepted = if is_ending { Some(next.await) } else { client.context.draining.or_else(next).await };
         match accepted {
             None => {
                 is_ending = true;
                 streams.graceful_shutdown();
             }
-            Some(Some(Ok((request, _)))) if is_refused(&client, &request) => {
+            Some(Ok(Some(Ok((request, _))))) if is_refused(&client, &request) => {
                 admit::refuse(&client.side, peer, since, &client.context);
                 streams.abrupt_shutdown(Reason::INADEQUATE_SECURITY);
                 is_ending = true;
             }
-            Some(Some(Ok((request, respond)))) => {
+            Some(Ok(Some(Ok((request, respond))))) => {
                 tokio::task::spawn_local(exchange::run(Rc::clone(&client), request, respond));
             }
-            Some(Some(Err(error))) => {
+            Some(Err(abuse)) => {
+                tracing::info!(%peer, reason = abuse.reason(), "ended an HTTP/2 connection that makes work for nothing");
+                client.context.recorder.abused(client.side.direction(), abuse.reason());
+                return Box::pin(end(streams)).await;
+            }
+            Some(Ok(Some(Err(error)))) => {
                 tracing::debug!(%error, %peer, "an HTTP/2 connection broke");
+                if error.is_go_away() && error.is_library() {
+                    client.context.recorder.abused(client.side.direction(), broken_rule(error.reason()));
+                }
                 return;
             }
-            Some(None) => return,
+            Some(Ok(None)) => return,
         }
+    }
+}
+
+/// What comes next, unless the peer is found to be abusive and nothing that it did before is left.
+async fn next(streams: &mut Streams, found: &Found) -> Result<Accepted, Abuse> {
+    poll_fn(|cx| match (streams.poll_accept(cx), found.get()) {
+        (Poll::Ready(accepted), _) => Poll::Ready(Ok(accepted)),
+        (Poll::Pending, Some(abuse)) => Poll::Ready(Err(abuse)),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
+}
+
+/// Ends a connection at once; who does not even take the GOAWAY is not waited for long.
+async fn end(mut streams: Streams) {
+    streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    let closed = poll_fn(|cx| streams.poll_closed(cx));
+    if timeout(GOAWAY_TIME, closed).await.is_err() {
+        tracing::debug!("a client takes no GOAWAY");
+    }
+}
+
+/// Metric label of a connection that `h2` has ended for what its client sent.
+fn broken_rule(reason: Option<Reason>) -> &'static str {
+    match reason {
+        Some(Reason::ENHANCE_YOUR_CALM) => "http2-flood",
+        Some(_) | None => "http2-protocol-error",
     }
 }
 

@@ -11,9 +11,10 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{FlowControl, SendStream};
 use http::Request;
+use slab::Slab;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -28,9 +29,15 @@ use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
 const LINKS_MAX: usize = 16;
+/// What may be held of a connection's window by responses that their clients do not read, before further requests go elsewhere.
+const HELD_MAX: usize = CONNECTION_WINDOW as usize / 2;
 /// What stands for "the peer has not said yet how many requests it allows". No request is sent before it has: what is
 /// beyond its limit would wait for other streams to end, while another connection had room.
 const NOT_SAID: usize = 101;
+
+/// A client's connection, for telling it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Who(pub(super) usize);
 
 /// A peer's HTTP/2 connections.
 #[derive(Default)]
@@ -50,6 +57,8 @@ struct Link {
     /// Whether this proxy has begun the TLS on it, so that its requests are `https`.
     originated: bool,
     streams: Cell<usize>,
+    /// Responses that wait for their clients: whose each is, and what it holds of the connection's window.
+    waiting: RefCell<Slab<(Who, FlowControl)>>,
     is_closed: Cell<bool>,
 }
 
@@ -73,6 +82,12 @@ impl Lease {
         self.0.requests.clone().send_request(request, ends)
     }
 
+    /// A place among the responses that wait for their clients.
+    pub(super) fn wait(&self, who: Who, held: FlowControl) -> Waiting {
+        let key = self.0.waiting.borrow_mut().insert((who, held));
+        Waiting { link: Rc::clone(&self.0), key }
+    }
+
     /// What the connection's handshake agreed on, where it is mutual TLS.
     pub(super) fn agreed(&self) -> Option<Agreed> {
         self.0.agreed
@@ -89,6 +104,19 @@ impl Lease {
     }
 }
 
+/// A response that its client does not take, for as long as that is so.
+pub(super) struct Waiting {
+    link: Rc<Link>,
+    key: usize,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let released = self.link.waiting.borrow_mut().try_remove(self.key);
+        drop(released);
+    }
+}
+
 impl Link {
     /// Whether it takes new requests: neither closed nor told to go away.
     fn is_usable(&self) -> bool {
@@ -98,23 +126,35 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        self.streams.get() < self.requests.current_max_send_streams()
+        self.streams.get() < self.requests.current_max_send_streams() && self.held() <= HELD_MAX
+    }
+
+    /// What responses that wait for their clients hold of the connection's window; others can have only what is left.
+    fn held(&self) -> usize {
+        self.waiting.borrow().iter().map(|(_, (_, response))| response.used_capacity()).sum()
+    }
+
+    /// Whether what `who` leaves unread holds up the connection.
+    fn is_held_up_by(&self, who: Who) -> bool {
+        let waiting = self.waiting.borrow();
+        let own = waiting.iter().filter(|(_, (other, _))| *other == who);
+        own.map(|(_, (_, response))| response.used_capacity()).sum::<usize>() > HELD_MAX
     }
 }
 
 impl Upstreams {
-    /// A place on a connection to `peer`, which these are the connections of; dials where there is none.
-    pub(super) async fn lease(&self, peer: &Peer, context: &Context) -> Result<Lease, Refusal> {
+    /// A place for a request of `who` on a connection to `peer`, which these are the connections of; dials where there is none.
+    pub(super) async fn lease(&self, peer: &Peer, who: Who, context: &Context) -> Result<Lease, Refusal> {
         if let Err(error) = may_use(peer, context) {
             error.log(peer.address());
             return Err(error.refusal());
         }
-        if let Some(lease) = self.existing() {
+        if let Some(lease) = self.existing(who) {
             return Ok(lease);
         }
         let failures = self.failures.get();
         let _dialling = self.dialling.lock().await;
-        if let Some(lease) = self.existing() {
+        if let Some(lease) = self.existing(who) {
             return Ok(lease);
         }
         if self.failures.get() != failures {
@@ -136,16 +176,21 @@ impl Upstreams {
     }
 
     /// A place on a connection that is there; the least busy one where all are full and there may be no more.
-    fn existing(&self) -> Option<Lease> {
+    ///
+    /// Who holds a connection up stays on it, or one client after the other would be held up on all of them.
+    fn existing(&self, who: Who) -> Option<Lease> {
         let mut links = self.links.borrow_mut();
         links.retain(|link| link.is_usable());
+        if let Some(link) = links.iter().find(|link| link.is_held_up_by(who)) {
+            return Some(Lease::new(link));
+        }
         if let Some(link) = links.iter().find(|link| link.has_room()) {
             return Some(Lease::new(link));
         }
         if links.len() < LINKS_MAX {
             return None;
         }
-        links.iter().min_by_key(|link| link.streams.get()).map(Lease::new)
+        links.iter().min_by_key(|link| (link.held() > HELD_MAX, link.streams.get())).map(Lease::new)
     }
 }
 
@@ -161,7 +206,7 @@ async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
 
 async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
     let agreed = io.agreed();
-    let handshake = client().handshake::<_, Bytes>(Rewind::new(io, None)).await;
+    let handshake = client().handshake::<_, Bytes>(Rewind::new(io)).await;
     let (requests, mut connection) = handshake.map_err(broken)?;
     let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -173,8 +218,14 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         Ok(result) => result?,
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
-    let link =
-        Rc::new(Link { requests, agreed, originated: peer.origination().is_some(), streams: Cell::new(0), is_closed: Cell::new(false) });
+    let link = Rc::new(Link {
+        requests,
+        agreed,
+        originated: peer.origination().is_some(),
+        streams: Cell::new(0),
+        waiting: RefCell::default(),
+        is_closed: Cell::new(false),
+    });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {

@@ -203,6 +203,11 @@ impl Recorder {
         counter.add(1);
     }
 
+    /// Counts a connection that was ended for what its client did on it; `reason` is from a closed set.
+    pub fn abused(&self, direction: Direction, reason: &'static str) {
+        self.0.count_reason(direction, reason);
+    }
+
     /// Counts a connection on a port of undeclared protocol whose client stayed silent.
     pub fn detection_timed_out(&self) {
         self.0.shared.detection_timeouts.add(1);

@@ -8,7 +8,7 @@ use leno_core::resilience::Outcome;
 
 use super::super::answer::Answer;
 use super::super::body::{Body, Plain};
-use super::super::flow::{Flow, Stopped, beside};
+use super::super::flow::{Flow, Patience, Stopped, beside};
 use super::super::head::HeadError;
 use super::super::record::TunnelRecord;
 use super::super::response::Keep;
@@ -31,7 +31,10 @@ impl Exchange<'_> {
             return self.become_tunnel(io, &inbox, out).await;
         }
         let plain = if self.asked.is_old { Plain::Yes } else { Plain::No };
-        let mut down = Flow::new(Body::new(response.body, plain), inbox, out, false);
+        let patience = Patience::WithReceiver(self.connection.context.settings.stall_timeout);
+        let mut down = Flow::new(Body::new(response.body, plain), inbox, out, false, patience);
+        // The app has begun to answer: how long it waits for the rest is its own affair.
+        self.up.patience = Patience::Endless;
         let (client, buffers) = (&self.connection.io, &self.connection.context.buffers);
         let carried = match down.take_in() {
             Err(bad) => Ok(Err(Stopped::Malformed(bad))),
@@ -42,6 +45,7 @@ impl Exchange<'_> {
         self.outcome.reason = match carried {
             Ok(Ok(())) => self.outcome.reason,
             Ok(Err(Stopped::Sender(_) | Stopped::Malformed(_))) => Some("response-cut"),
+            Ok(Err(Stopped::Stalled)) => Some("client-too-slow"),
             Ok(Err(Stopped::Receiver(_))) | Err(_) => Some("client-gone"),
         };
         self.record(now);

@@ -52,7 +52,7 @@ pub(super) struct Arrived {
     pub(super) response: Response<RecvStream>,
     pub(super) send: SendStream<Bytes>,
     pub(super) undelivered: bool,
-    pub(super) _lease: Lease,
+    pub(super) lease: Lease,
 }
 
 /// Why there is no response.
@@ -95,7 +95,7 @@ impl Exchange {
                 Err(Refusal::NoEndpoint) => return Err(Failure::Refused(tries.why.unwrap_or(Refusal::ConnectFailed))),
                 Err(refusal) => return Err(Failure::Refused(refusal)),
             };
-            let lease = match peer.http2.lease(&peer, &self.client.context).await {
+            let lease = match peer.http2.lease(&peer, self.client.who(), &self.client.context).await {
                 Ok(lease) => lease,
                 Err(refusal) => {
                     self.report(Outcome::Connect);
@@ -195,7 +195,7 @@ impl Exchange {
         let mut is_going_up = !ends;
         let response = poll_fn(|cx| self.poll_response(&mut answer, &mut send, &mut is_going_up, cx)).await?;
         let undelivered = response.headers().contains_key(UNDELIVERED);
-        Ok(Arrived { response, send, undelivered, _lease: lease })
+        Ok(Arrived { response, send, undelivered, lease })
     }
 
     fn poll_response(
@@ -209,7 +209,7 @@ impl Exchange {
             *is_going_up = false;
             match result {
                 // What the endpoint says instead of taking the body comes as its response.
-                Ok(()) | Err(Stopped::Receiver(_)) => {}
+                Ok(()) | Err(Stopped::Receiver(_) | Stopped::Stalled) => {}
                 Err(Stopped::Sender(error)) => return Poll::Ready(Err(client_gone(send, error.reason()))),
             }
         }

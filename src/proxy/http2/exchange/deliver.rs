@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 
 use super::super::Client;
 use super::super::answer::Answer;
-use super::super::flow::{Flow, Stopped};
+use super::super::flow::{Flow, Patience, Stopped};
 use super::super::head;
 use super::attempts::Arrived;
 use super::{Exchange, spoken};
@@ -24,14 +24,15 @@ use crate::telemetry::{Access, Destination, RequestRecord};
 impl Exchange {
     /// Sends the response to the client, with the rest of the request still going up where there is any.
     pub(super) async fn deliver(&mut self, arrived: Arrived) {
-        let Arrived { response, mut send, undelivered, _lease } = arrived;
+        let Arrived { response, mut send, undelivered, lease } = arrived;
         let (mut parts, body) = response.into_parts();
         self.outcome.status = parts.status.as_u16();
         self.outcome.grpc_status = head::grpc_status(&parts.headers);
         self.outcome.reason = undelivered.then(|| Refusal::ConnectFailed.reason());
         head::strip(&mut parts.headers);
         self.up.settle();
-        let mut down = Flow::once(body);
+        let patience = Patience { who: self.client.who(), lease, limit: self.client.context.settings.stall_timeout };
+        let mut down = Flow::once(body, patience);
         let ends = down.is_empty();
         let mut to = match self.respond.send_response(Response::from_parts(parts, ()), ends) {
             Ok(to) => to,
@@ -54,6 +55,11 @@ impl Exchange {
                 send.send_reset(error.reason().unwrap_or(Reason::CANCEL));
                 self.outcome.reason = Some("client-gone");
             }
+            Err(Stopped::Stalled) => {
+                self.outcome.reason = Some("client-too-slow");
+                send.send_reset(Reason::CANCEL);
+                to.send_reset(Reason::CANCEL);
+            }
             Err(Stopped::Sender(error)) => {
                 self.outcome.reason = Some("response-cut");
                 self.cut(&error, &mut to);
@@ -74,7 +80,7 @@ impl Exchange {
             *is_going_up = false;
             match result {
                 // An endpoint that has answered may refuse the rest of the body (RFC 9113 section 8.1).
-                Ok(()) | Err(Stopped::Receiver(_)) => {}
+                Ok(()) | Err(Stopped::Receiver(_) | Stopped::Stalled) => {}
                 Err(Stopped::Sender(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
             }
         }

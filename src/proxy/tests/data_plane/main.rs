@@ -9,5 +9,6 @@ mod failures;
 mod guards;
 mod http1;
 mod opaque;
+mod slow;
 #[expect(dead_code, reason = "what only tests of what leaves the cluster use")]
 mod support;
