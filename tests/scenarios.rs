@@ -203,6 +203,8 @@ struct RuleText {
     destinations: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mirrors: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -289,20 +291,23 @@ fn service_text(service: &Service) -> ServiceText {
 }
 
 fn rule_text(rule: &Rule) -> RuleText {
-    let destinations = rule.destinations.iter().map(|destination| {
-        let weight = destination.weight.get();
-        match &destination.target {
-            Target::Version(version) => format!("{weight} to version {version}"),
-            Target::Service { service, port: None } => format!("{weight} to service {service}"),
-            Target::Service { service, port: Some(port) } => format!("{weight} to service {service}:{port}"),
-            Target::Missing(what) => format!("{weight} to nobody: no {what}"),
-        }
-    });
+    let destinations =
+        rule.destinations.iter().map(|destination| format!("{} to {}", destination.weight.get(), target_text(&destination.target)));
     RuleText {
         name: rule.name.to_string(),
         matches: rule.matches.iter().map(match_text).collect(),
         destinations: destinations.collect(),
         timeout: rule.timeout.map(|it| format!("{it:?}")),
+        mirrors: rule.mirrors.iter().map(|mirror| format!("{} to {}", mirror.percentage, target_text(&mirror.target))).collect(),
+    }
+}
+
+fn target_text(target: &Target) -> String {
+    match target {
+        Target::Version(version) => format!("version {version}"),
+        Target::Service { service, port: None } => format!("service {service}"),
+        Target::Service { service, port: Some(port) } => format!("service {service}:{port}"),
+        Target::Missing(what) => format!("nobody: no {what}"),
     }
 }
 

@@ -75,7 +75,8 @@ impl Checker {
             ("array", Value::Array(items)) => self.items(schema, items, path),
             ("string", Value::String(text)) => self.text(schema, text, path),
             ("integer", Value::Number(number)) if number.is_i64() || number.is_u64() => self.number(schema, value, path),
-            ("boolean", Value::Bool(_)) | ("number", Value::Number(_)) | ("", _) => {}
+            ("number", Value::Number(_)) => self.number(schema, value, path),
+            ("boolean", Value::Bool(_)) | ("", _) => {}
             (wanted, other) => self.problem(path, format!("write {} here, not {}", article(wanted), described(other))),
         }
         // Like the API server: rules are for values of the right form.

@@ -12,6 +12,7 @@ pub mod check;
 pub mod duration;
 pub mod k8s;
 pub mod mesh_service;
+pub mod mirror;
 pub mod rules;
 pub mod schema;
 pub mod security_policy;

@@ -203,6 +203,12 @@ pub const ONE_DESTINATION: Rule = Rule {
     test: Test::OneOf(&["version", "service"]),
 };
 
+/// A mirror is one thing.
+pub const ONE_MIRROR: Rule = Rule {
+    message: "give the mirror exactly one of version and service, such as {version: v3, percentage: 5}",
+    test: Test::OneOf(&["version", "service"]),
+};
+
 /// A port belongs to a service.
 pub const PORT_WITH_SERVICE: Rule = Rule {
     message: "leave port out, or name a service: a version is reached at the port the request was for",
@@ -319,7 +325,7 @@ const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Every rule, for [`crate::check`] to find by its CEL.
-pub(crate) const ALL: [&Rule; 38] = [
+pub(crate) const ALL: &[&Rule] = &[
     &DURATION,
     &SERVICE_NAME,
     &TARGET_NAME,
@@ -338,6 +344,7 @@ pub(crate) const ALL: [&Rule; 38] = [
     &ONE_VALUE,
     &HEADER_NAME,
     &ONE_DESTINATION,
+    &ONE_MIRROR,
     &PORT_WITH_SERVICE,
     &TARGET_OR_SELECTOR,
     &SAYS_SOMETHING,

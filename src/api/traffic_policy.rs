@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::mirror::Mirror;
 use crate::rules;
 use crate::status::{ProxyStatus, conditions_schema};
 
@@ -111,6 +112,10 @@ pub struct Route {
     /// Time a request of this route may take: a duration such as 300ms, 10s or 1m30s. Default: `spec.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// Who else gets a copy of these requests, with the body up to 64 KiB; longer requests are not mirrored. Default: nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    pub mirror: Vec<Mirror>,
 }
 
 /// Conditions on a request: all of them hold when it matches.

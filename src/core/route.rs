@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::matching::{Match, Mismatch};
+use crate::mirror::Mirror;
 use crate::names::{Name, ServiceId};
 use crate::request::RequestHead;
 use crate::service::Service;
@@ -34,6 +35,8 @@ pub struct Rule {
     pub destinations: Vec<Destination>,
     /// Time for the whole request; `None` takes the policy's.
     pub timeout: Option<Duration>,
+    /// Who else gets copies of its requests.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// One weighted destination of a rule.
@@ -155,7 +158,9 @@ impl RouteTable {
 
     /// Every other service that a destination names, so that a subscriber knows whose endpoints it may need.
     pub fn other_services(&self) -> impl Iterator<Item = (&ServiceId, Option<u16>)> {
-        self.rules.iter().flat_map(|rule| &rule.destinations).filter_map(|destination| match &destination.target {
+        let destinations = self.rules.iter().flat_map(|rule| &rule.destinations).map(|destination| &destination.target);
+        let mirrors = self.rules.iter().flat_map(|rule| &rule.mirrors).map(|mirror| &mirror.target);
+        destinations.chain(mirrors).filter_map(|target| match target {
             Target::Service { service, port } => Some((service, *port)),
             Target::Version(_) | Target::Missing(_) => None,
         })
@@ -176,11 +181,17 @@ impl Rule {
     /// The destination that owns `draw`.
     fn backend<'t>(&'t self, own: &'t ServiceId, port: u16, draw: u64) -> Backend<'t> {
         let picked = pick_weighted(self.destinations.iter().map(|destination| destination.weight), draw);
-        match picked.map(|index| &self.destinations[index].target) {
-            None => Backend::NoWeight,
-            Some(Target::Missing(what)) => Backend::Missing(what),
-            Some(Target::Version(version)) => Backend::Endpoints { service: own, port, version: Some(version) },
-            Some(Target::Service { service, port: other }) => Backend::Endpoints { service, port: other.unwrap_or(port), version: None },
+        picked.map_or(Backend::NoWeight, |index| self.destinations[index].target.backend(own, port))
+    }
+}
+
+impl Target {
+    /// Who answers requests that are for `port` of `own` and go to this target.
+    pub fn backend<'t>(&'t self, own: &'t ServiceId, port: u16) -> Backend<'t> {
+        match self {
+            Self::Missing(what) => Backend::Missing(what),
+            Self::Version(version) => Backend::Endpoints { service: own, port, version: Some(version) },
+            Self::Service { service, port: other } => Backend::Endpoints { service, port: other.unwrap_or(port), version: None },
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod init;
 pub mod io;
 pub mod jwt;
 pub mod listen;
+pub mod mirror;
 pub mod original_dst;
 pub mod pool;
 pub mod probe;

@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use leno_core::balance::{self, Algorithm};
-use leno_core::names::Name;
+use leno_core::names::{Name, ServiceId};
 use leno_core::request::RequestHead;
-use leno_core::route::{self, Backend, Silent};
+use leno_core::route::{self, Backend, Rule, Silent};
 
 use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
 use crate::jwt::TokenError;
+use crate::mirror;
 use crate::pool::InFlight;
 use crate::telemetry::Destination;
 use crate::worker::Context;
@@ -32,6 +33,8 @@ pub struct Route {
     algorithm: Algorithm,
     /// Time until the response's head; `None` is unlimited.
     pub timeout: Option<Duration>,
+    /// Who gets a copy of the request.
+    pub mirrors: Vec<Self>,
 }
 
 /// Why the proxy answers itself.
@@ -162,6 +165,10 @@ pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context:
             rule: rule.cloned(),
             algorithm: service.balancer,
             timeout: decision.timeout,
+            mirrors: match decision.rule {
+                Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
+                Some(_) | None => Vec::new(),
+            },
         }),
     }
 }
@@ -178,11 +185,26 @@ pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory
             rule: None,
             algorithm: view.service.balancer,
             timeout: None,
+            mirrors: Vec::new(),
         }),
     }
 }
 
 impl Route {
+    /// Where copies of the requests that `rule` holds for go: to this port of a service, and this version where one is named.
+    pub(crate) fn mirror(view: &Rc<ServiceView>, rule: &Rule, to: (&ServiceId, u16, Option<&Name>), context: &Context) -> Self {
+        let (service, port, version) = to;
+        Self {
+            view: Rc::clone(view),
+            set: view.endpoints(&context.directory, service, port),
+            version: version.cloned(),
+            rule: Some(rule.name.clone()),
+            algorithm: view.service.balancer,
+            timeout: None,
+            mirrors: Vec::new(),
+        }
+    }
+
     /// The endpoint that takes the request, other than those already `tried`; [`Refusal::NoEndpoint`] when there is none left.
     pub async fn pick(&self, tried: &[SocketAddr], context: &Context) -> Result<(Rc<EndpointState>, InFlight), Refusal> {
         let index = match self.set.current() {

@@ -24,6 +24,7 @@ use crate::directory::Directory;
 use crate::drain::{Drain, Draining};
 use crate::jwt::KeyCache;
 use crate::listen::{self, Listener};
+use crate::mirror::Mirrors;
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
 use crate::telemetry::{AccessLog, Recorder, Registry};
@@ -120,6 +121,8 @@ pub struct Context {
     pub own: Caller,
     /// Who calls over a plain connection: nobody that is known.
     pub stranger: Rc<Caller>,
+    /// Copies of requests that are on their way to mirrors.
+    pub mirrors: Mirrors,
     /// Keys that tokens are verified with.
     pub keys: KeyCache,
     /// Addresses the worker itself listens on.
@@ -139,6 +142,7 @@ impl Context {
             buffers: Rc::default(),
             recorder,
             draining: Draining::default(),
+            mirrors: Mirrors::default(),
             keys: KeyCache::default(),
             own_addresses,
             apps: RefCell::default(),

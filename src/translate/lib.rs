@@ -19,6 +19,7 @@ mod guard_reporting;
 pub mod jwks;
 mod member;
 mod mesh;
+mod mirror;
 mod model;
 mod namespace;
 pub mod object;

@@ -9,6 +9,8 @@ use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::Name;
 use leno_core::weight::Weight;
 
+use crate::mirror::Mirror;
+
 /// A good TrafficPolicy.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Policy {
@@ -36,6 +38,7 @@ pub(crate) struct Route {
     pub(crate) matches: Vec<Match>,
     pub(crate) destinations: Vec<(Destination, Weight)>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) mirrors: Vec<Mirror>,
 }
 
 /// Where requests go, as the policy spells it.
@@ -48,9 +51,11 @@ pub(crate) enum Destination {
 }
 
 impl Policy {
-    /// The other services that its destinations name.
+    /// The other services that its destinations and mirrors name.
     pub(crate) fn named_services(&self) -> impl Iterator<Item = &Name> {
-        self.routes.iter().flat_map(|route| &route.destinations).filter_map(|(destination, _)| match destination {
+        let destinations = self.routes.iter().flat_map(|route| &route.destinations).map(|(destination, _)| destination);
+        let mirrors = self.routes.iter().flat_map(|route| &route.mirrors).map(|(destination, _)| destination);
+        destinations.chain(mirrors).filter_map(|destination| match destination {
             Destination::Service(name, _) => Some(name),
             Destination::Version(_) => None,
         })
@@ -85,16 +90,16 @@ pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>>
 
 /// Reads on after a problem, so that a person learns all of them at once.
 #[derive(Default)]
-struct Reader {
+pub(crate) struct Reader {
     problems: Vec<String>,
 }
 
 impl Reader {
-    fn problem(&mut self, path: &str, message: &str) {
+    pub(crate) fn problem(&mut self, path: &str, message: &str) {
         self.problems.push(format!("{path}: {message}"));
     }
 
-    fn duration(&mut self, path: &str, duration: Option<&api::Duration>) -> Option<Duration> {
+    pub(crate) fn duration(&mut self, path: &str, duration: Option<&api::Duration>) -> Option<Duration> {
         match duration?.parse() {
             Ok(duration) => Some(duration),
             Err(error) => {
@@ -112,7 +117,8 @@ impl Reader {
             route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
         let destinations = route.destinations.iter().enumerate();
         let destinations = destinations.filter_map(|(place, it)| self.destination(&format!("{path}.destinations[{place}]"), it)).collect();
-        Route { name: name.into(), matches, destinations, timeout: self.duration(&format!("{path}.timeout"), route.timeout.as_ref()) }
+        let timeout = self.duration(&format!("{path}.timeout"), route.timeout.as_ref());
+        Route { name: name.into(), matches, destinations, timeout, mirrors: self.mirrors(&path, &route.mirror) }
     }
 
     fn conditions(&mut self, path: &str, spec: &spec::Match) -> Match {
@@ -177,9 +183,14 @@ impl Reader {
 
     fn destination(&mut self, path: &str, spec: &spec::Destination) -> Option<(Destination, Weight)> {
         let weight = Weight::new(spec.weight).map_err(|error| self.problem(&format!("{path}.weight"), &format!("{error}."))).ok()?;
-        match (&spec.version, &spec.service, spec.port) {
-            (Some(version), None, None) => Some((Destination::Version(version.as_str().into()), weight)),
-            (None, Some(service), port) => Some((Destination::Service(service.as_str().into(), port), weight)),
+        self.target(path, spec.version.as_deref(), spec.service.as_deref(), spec.port).map(|target| (target, weight))
+    }
+
+    /// What a destination or a mirror names.
+    pub(crate) fn target(&mut self, path: &str, version: Option<&str>, service: Option<&str>, port: Option<u16>) -> Option<Destination> {
+        match (version, service, port) {
+            (Some(version), None, None) => Some(Destination::Version(version.into())),
+            (None, Some(service), port) => Some(Destination::Service(service.into(), port)),
             (Some(_), None, Some(_)) => {
                 self.problem(&format!("{path}.port"), "a port goes with service; a version is reached at the port the request was for.");
                 None

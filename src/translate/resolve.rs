@@ -1,5 +1,6 @@
 //! A policy's destinations, held against what exists.
 
+use leno_core::mirror::Mirror;
 use leno_core::names::{Name, ServiceId};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 
@@ -19,6 +20,25 @@ pub(crate) struct Unresolved {
     pub(crate) message: String,
 }
 
+/// What a policy names something for.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// Requests go there.
+    Destination,
+    /// Copies go there.
+    Mirror,
+}
+
+impl Role {
+    /// What becomes of requests while it does not exist.
+    fn without_it(self) -> &'static str {
+        match self {
+            Self::Destination => "its share of requests is answered 500",
+            Self::Mirror => "no copies are sent there",
+        }
+    }
+}
+
 impl Namespace {
     /// The routes of `service`: those of the policy in force, or none.
     pub(crate) fn routes(&self, service: &Service, mesh: Option<&Mesh>) -> RouteTable {
@@ -28,16 +48,20 @@ impl Namespace {
             matches: route.matches.clone(),
             destinations: self.destinations(route, service, mesh),
             timeout: route.timeout,
+            mirrors: self.mirrors(route, service, mesh),
         });
         RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect())
     }
 
     /// Every destination of `policy` that is not there for requests to `service`.
     pub(crate) fn unresolved(&self, policy: &Policy, service: &Service, mesh: Option<&Mesh>) -> Vec<Unresolved> {
-        let all = policy.routes.iter().flat_map(|route| route.destinations.iter().map(move |(destination, _)| (route, destination)));
+        let all = policy.routes.iter().flat_map(|route| {
+            let destinations = route.destinations.iter().map(move |(destination, _)| (route, destination, Role::Destination));
+            destinations.chain(route.mirrors.iter().map(move |(destination, _)| (route, destination, Role::Mirror)))
+        });
         let mut unresolved: Vec<Unresolved> = all
-            .filter_map(|(route, destination)| {
-                let problem = self.resolve(destination, service, mesh).1?;
+            .filter_map(|(route, destination, role)| {
+                let problem = self.resolve(destination, service, mesh, role).1?;
                 Some(Unresolved { reason: problem.reason, message: format!("Route {}: {}", route.name, problem.message) })
             })
             .collect();
@@ -46,39 +70,53 @@ impl Namespace {
     }
 
     fn destinations(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Destination> {
-        let resolved = route
-            .destinations
-            .iter()
-            .map(|(destination, weight)| Destination { target: self.resolve(destination, service, mesh).0, weight: *weight });
+        let resolved = route.destinations.iter().map(|(destination, weight)| Destination {
+            target: self.resolve(destination, service, mesh, Role::Destination).0,
+            weight: *weight,
+        });
+        resolved.collect()
+    }
+
+    fn mirrors(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Mirror> {
+        let resolved = route.mirrors.iter().map(|(destination, percentage)| Mirror {
+            target: self.resolve(destination, service, mesh, Role::Mirror).0,
+            percentage: *percentage,
+        });
         resolved.collect()
     }
 
     /// What `destination` is for requests to `service`, and what is wrong with it.
-    fn resolve(&self, destination: &policy::Destination, service: &Service, mesh: Option<&Mesh>) -> (Target, Option<Unresolved>) {
+    fn resolve(
+        &self,
+        destination: &policy::Destination,
+        service: &Service,
+        mesh: Option<&Mesh>,
+        role: Role,
+    ) -> (Target, Option<Unresolved>) {
         match destination {
             policy::Destination::Version(version) if mesh.is_some_and(|mesh| mesh.has_version(version)) => {
                 (Target::Version(version.clone()), None)
             }
             policy::Destination::Version(version) => {
-                let problem = Unresolved { reason: reason::VERSION_NOT_FOUND, message: missing_version(version, service, mesh) };
+                let problem = Unresolved { reason: reason::VERSION_NOT_FOUND, message: missing_version(version, service, mesh, role) };
                 (Target::Missing(format!("version {version}").into()), Some(problem))
             }
-            policy::Destination::Service(name, port) => self.resolve_service(name, *port, service),
+            policy::Destination::Service(name, port) => self.resolve_service(name, *port, service, role),
         }
     }
 
-    fn resolve_service(&self, name: &Name, port: Option<u16>, service: &Service) -> (Target, Option<Unresolved>) {
+    fn resolve_service(&self, name: &Name, port: Option<u16>, service: &Service, role: Role) -> (Target, Option<Unresolved>) {
         let id = ServiceId::new(self.name.clone(), name.clone());
         let spelt = port.map_or_else(|| format!("service {name}"), |port| format!("service {name}:{port}"));
         let missing = Target::Missing(spelt.into());
         let Some(other) = self.found(name) else {
-            let message =
-                format!("there is no Service {id}. Create it, or name another one. Until then its share of requests is answered 500.");
+            let then = role.without_it();
+            let message = format!("there is no Service {id}. Create it, or name another one. Until then {then}.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_FOUND, message }));
         };
         if other.external {
-            let message =
-                format!("Service {id} is of type ExternalName, which the mesh does not carry. Its share of requests is answered 500.");
+            let then = role.without_it();
+            let message = format!("Service {id} is of type ExternalName, which the mesh does not carry: {then}.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_IN_MESH, message }));
         }
         let wanted: Vec<u16> = port.map_or_else(|| service.ports.iter().map(|port| port.number).collect(), |port| vec![port]);
@@ -88,8 +126,12 @@ impl Namespace {
             return (target, None);
         }
         let hint = if port.is_some() { "Name one of these" } else { "Say with port which of these is meant" };
+        let then = match role {
+            Role::Destination => "requests for it are answered 500 or 503",
+            Role::Mirror => role.without_it(),
+        };
         let message = format!(
-            "Service {}/{name} has no TCP port {} (it has {}). {hint}. Until then requests for it are answered 500 or 503.",
+            "Service {}/{name} has no TCP port {} (it has {}). {hint}. Until then {then}.",
             self.name,
             listed(&lacking),
             ports_of(other)
@@ -98,8 +140,8 @@ impl Namespace {
     }
 }
 
-fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>) -> String {
-    let then = "Until then its share of requests is answered 500.";
+fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>, role: Role) -> String {
+    let then = format!("Until then {}.", role.without_it());
     match mesh {
         Some(mesh) if mesh.outside.is_some() => {
             format!(

@@ -11,6 +11,7 @@ use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints, Origination};
 use leno_core::matching::{FieldMatch, InvalidPattern, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::{Identity, InvalidId, InvalidIdentity, Name, ServiceId};
+use leno_core::percentage::InvalidPercentage;
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::weight::{InvalidWeight, Weight};
@@ -70,6 +71,9 @@ pub enum DecodeError {
         /// What is wrong.
         source: InvalidWeight,
     },
+    /// A percentage is out of range.
+    #[error(transparent)]
+    Percentage(#[from] InvalidPercentage),
     /// A regular expression does not compile.
     #[error("rule {rule:?}: {source}")]
     Pattern {
@@ -180,6 +184,7 @@ fn rule(message: wire::Rule) -> Result<Rule, DecodeError> {
         matches: message.matches.into_iter().map(|it| conditions(&name, it)).collect::<Result<_, _>>()?,
         destinations: message.destinations.into_iter().map(|it| destination(&name, it)).collect::<Result<_, _>>()?,
         timeout: duration(message.timeout)?,
+        mirrors: message.mirrors.into_iter().map(crate::mirror::decode).collect::<Result<_, _>>()?,
         name: name.into(),
     })
 }

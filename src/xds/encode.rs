@@ -154,6 +154,7 @@ fn rule(rule: &Rule) -> wire::Rule {
         matches: rule.matches.iter().map(conditions).collect(),
         destinations: rule.destinations.iter().map(destination).collect(),
         timeout: rule.timeout.map(duration),
+        mirrors: rule.mirrors.iter().map(crate::mirror::encode).collect(),
     }
 }
 

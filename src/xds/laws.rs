@@ -93,6 +93,9 @@ fn what_cannot_be_understood_is_refused_in_words() {
     let path = |kind| condition(wire::Match { path: Some(wire::PathMatch { kind }), ..Default::default() });
     let to = |weight, target| wire::Destination { weight, target };
     let destination = |it| rule(wire::Rule { name: "r".into(), destinations: vec![it], ..Default::default() });
+    let mirror = |millionths, target| {
+        rule(wire::Rule { name: "r".into(), mirrors: vec![wire::Mirror { millionths, target }], ..Default::default() })
+    };
 
     let cases = [
         (service(|it| it.id = "payment".into()), "not of the form NAMESPACE/NAME"),
@@ -104,6 +107,8 @@ fn what_cannot_be_understood_is_refused_in_words() {
         (path(Some(wire::path_match::Kind::Regex("(".into()))), "rule \"r\": regular expression"),
         (destination(to(1, None)), "unknown kind of destination"),
         (destination(to(1_000_001, Some(wire::destination::Target::Version("v1".into())))), "rule \"r\": weight 1000001"),
+        (mirror(1, None), "unknown kind of mirror"),
+        (mirror(1_000_001, Some(wire::mirror::Target::Version("v1".into()))), "no percentage"),
         (rule(wire::Rule { timeout: Some(wire::Duration { seconds: 1, nanos: 1_000_000_000 }), ..Default::default() }), "nanoseconds"),
     ];
     for (got, want) in cases {

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod encode;
 pub mod frame;
 pub mod message;
+mod mirror;
 pub mod security;
 pub mod server;
 pub mod subject;

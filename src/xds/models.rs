@@ -8,7 +8,9 @@ use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule,
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
+use leno_core::mirror::Mirror;
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
+use leno_core::percentage::Percentage;
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::trust::{Held, Trust};
@@ -168,9 +170,16 @@ fn destination() -> impl Strategy<Value = Destination> {
     (target, 0u32..=1_000_000).prop_map(|(target, weight)| Destination { target, weight: Weight::new(weight).unwrap() })
 }
 
+fn mirror() -> impl Strategy<Value = Mirror> {
+    (destination(), 0u32..=1_000_000).prop_map(|(destination, millionths)| Mirror {
+        target: destination.target,
+        percentage: Percentage::from_millionths(millionths).unwrap(),
+    })
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
-    (text(), vec(conditions(), 0..3), vec(destination(), 0..3), option::of(any::<Duration>()))
-        .prop_map(|(name, matches, destinations, timeout)| Rule { name, matches, destinations, timeout })
+    (text(), vec(conditions(), 0..3), vec(destination(), 0..3), option::of(any::<Duration>()), vec(mirror(), 0..2))
+        .prop_map(|(name, matches, destinations, timeout, mirrors)| Rule { name, matches, destinations, timeout, mirrors })
 }
 
 fn routes() -> impl Strategy<Value = RouteTable> {

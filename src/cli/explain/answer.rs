@@ -43,6 +43,7 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         judged: Vec::new(),
         route: None,
         destinations: Vec::new(),
+        mirrors: Vec::new(),
         access: Vec::new(),
         timeout: None,
         balancer: None,
@@ -130,10 +131,10 @@ enum Carried {
     Not(String),
 }
 
-struct Answer<'a> {
+pub(super) struct Answer<'a> {
     translator: &'a Translator,
     question: &'a Question,
-    service: &'a Service,
+    pub(super) service: &'a Service,
     draw: Option<u64>,
 }
 
@@ -169,7 +170,7 @@ impl Answer<'_> {
         base
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.question.port
     }
 
@@ -223,7 +224,8 @@ impl Answer<'_> {
         });
         let timeout = decision.timeout.map(|after| self.timeout(after, decision.rule));
         let route = decision.rule.map(|rule| rule.name.to_string());
-        Explanation { judged: recorder.judged, route, destinations, timeout, ..base }
+        let mirrors = decision.rule.map(|rule| self.mirrors(&rule.mirrors)).unwrap_or_default();
+        Explanation { judged: recorder.judged, route, destinations, mirrors, timeout, ..base }
     }
 
     /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.
@@ -254,7 +256,7 @@ impl Answer<'_> {
         destinations
     }
 
-    fn destination(&self, backend: Backend<'_>, name: String, percent: f64, drawn: Option<bool>) -> Destination {
+    pub(super) fn destination(&self, backend: Backend<'_>, name: String, percent: f64, drawn: Option<bool>) -> Destination {
         let (endpoints, answer) = match backend {
             Backend::Missing(_) => (Vec::new(), Some("500: the destination does not exist".to_owned())),
             Backend::NoWeight => (Vec::new(), Some("500: no destination may receive it".to_owned())),
@@ -270,7 +272,7 @@ impl Answer<'_> {
         Destination { percent, name, drawn, endpoints, answer }
     }
 
-    fn target_words(&self, target: &route::Target) -> String {
+    pub(super) fn target_words(&self, target: &route::Target) -> String {
         match target {
             route::Target::Version(version) => format!("version {version}"),
             route::Target::Service { service, port } => format!("service {service}, port {}", port.unwrap_or(self.port())),

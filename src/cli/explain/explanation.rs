@@ -27,6 +27,9 @@ pub struct Explanation {
     /// Where the request may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
+    /// Who gets a copy of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Destination>,
     /// Whether the pods that may take it let the caller pass; none where no policy says anything.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<Access>,

@@ -11,6 +11,7 @@ pub mod explanation;
 pub mod question;
 mod similar;
 pub mod text;
+mod traffic;
 mod words;
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ impl fmt::Display for Text<'_> {
             None if it.outcome == Outcome::Refused => {
                 writeln!(f, "service       none")?;
                 for destination in &it.destinations {
-                    destination_lines(destination, f)?;
+                    destination_lines("destination", destination, f)?;
                 }
             }
             None => writeln!(f, "service       none: the mesh does not touch it, it goes where the network takes it")?,
@@ -51,7 +51,10 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (None, true) => {}
     }
     for destination in &it.destinations {
-        destination_lines(destination, f)?;
+        destination_lines("destination", destination, f)?;
+    }
+    for mirror in &it.mirrors {
+        destination_lines("copy to", mirror, f)?;
     }
     for access in &it.access {
         let caller = access.caller.as_ref().map_or_else(|| "the caller proves no identity".to_owned(), |it| format!("the caller is {it}"));
@@ -93,12 +96,12 @@ fn judged_words(judged: &Judged) -> String {
     }
 }
 
-fn destination_lines(destination: &Destination, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn destination_lines(label: &str, destination: &Destination, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Destination { percent, name, drawn, endpoints, answer } = destination;
     let percent = format!("{percent:.2}");
     let percent = percent.trim_end_matches('0').trim_end_matches('.');
     let drawn = if *drawn == Some(true) { "  <- drawn" } else { "" };
-    write!(f, "{:<14}{percent:>6} %  {name}", "destination")?;
+    write!(f, "{label:<14}{percent:>6} %  {name}")?;
     match answer {
         Some(answer) => writeln!(f, ": {answer}{drawn}")?,
         None => writeln!(f, "{drawn}")?,

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod deliver;
+mod mirrors;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -273,6 +274,7 @@ impl Exchange<'_> {
         if self.up.take_in().is_err() {
             return self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await;
         }
+        self.mirror();
         let limit = match &self.target {
             Target::Service(route) => route.timeout,
             Target::Address(_) | Target::Nobody(_) => None,

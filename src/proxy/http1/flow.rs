@@ -13,6 +13,7 @@ use super::body::Body;
 use super::chunked::BadChunk;
 use crate::buffers::{BLOCK, Buffer, Buffers};
 use crate::io::Io;
+use crate::mirror::Copies;
 
 /// What has been sent is kept up to this much, so that it can be sent again elsewhere.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +33,8 @@ pub struct Flow {
     /// Who must not hold this up.
     pub patience: Patience,
     is_large: bool,
+    /// Who gets a copy of what is read.
+    pub copies: Option<Copies>,
 }
 
 /// How long a flow waits for the client; for the other side there is no limit here.
@@ -61,7 +64,7 @@ pub enum Stopped {
 impl Flow {
     /// `out` has the head already; what `inbox` has of the body is taken in by the first run.
     pub fn new(body: Body, inbox: Buffer, out: Buffer, kept: bool, patience: Patience) -> Self {
-        Self { body, inbox, out, sent: 0, kept, patience, is_large: false }
+        Self { body, inbox, out, sent: 0, kept, patience, is_large: false, copies: None }
     }
 
     /// Whether everything has been written.
@@ -96,6 +99,7 @@ impl Flow {
             if self.body.is_done() {
                 return Ok(());
             }
+            let had = self.out.len();
             match self.body.as_it_is() {
                 Some(left) if self.inbox.is_empty() => self.read_as_it_is(left, from, buffers).await?,
                 Some(_) | None => {
@@ -107,8 +111,28 @@ impl Flow {
                     self.body.transfer(&mut self.inbox, &mut self.out).map_err(Stopped::Malformed)?;
                 }
             }
+            self.copy(had);
             self.kept &= self.out.len() <= REPLAY_BYTES_MAX;
         }
+    }
+
+    /// Hands what was read since `out` was `had` bytes long to the copies.
+    fn copy(&mut self, had: usize) {
+        let Some(copies) = &mut self.copies else { return };
+        copies.body(self.out.filled().get(had..).unwrap_or_default());
+        if self.body.is_done() {
+            copies.whole(None);
+        }
+    }
+
+    /// Everything that is there so far is handed to `copies`, and what is read from now on.
+    pub fn begin_copies(&mut self, copies: Option<Copies>) {
+        let Some(mut copies) = copies else { return };
+        copies.head(self.out.filled(), self.body.bytes);
+        if self.body.is_done() {
+            copies.whole(None);
+        }
+        self.copies = Some(copies);
     }
 
     /// Reads straight into the buffer that is written from.

@@ -14,6 +14,7 @@ mod exchange;
 mod explicit;
 pub mod flow;
 pub mod head;
+mod mirror;
 pub(crate) mod record;
 pub mod request;
 pub mod response;

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod deliver;
+mod mirrors;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -110,6 +111,7 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let mut exchange =
         Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
+    exchange.mirror();
     exchange.drive().await;
     exchange.record();
 }

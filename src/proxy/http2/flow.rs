@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::head::strip;
 use super::upstream::{Lease, Waiting, Who};
+use crate::mirror::Copies;
 
 /// What has been sent is kept up to this much, so that it can be sent again elsewhere.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -34,6 +35,8 @@ pub(super) struct Flow {
     /// Set while it is shut.
     waiting: Option<Waiting>,
     replay: Replay,
+    /// Who gets a copy of what is read.
+    copies: Option<Copies>,
     /// Body bytes read so far.
     pub(super) bytes: u64,
     /// `grpc-status` of the trailers.
@@ -93,6 +96,7 @@ impl Flow {
             stalled: None,
             waiting: None,
             replay,
+            copies: None,
             bytes: 0,
             grpc_status: None,
         }
@@ -101,6 +105,26 @@ impl Flow {
     /// Whether nothing follows the head.
     pub(super) fn is_empty(&self) -> bool {
         self.is_read && self.bytes == 0 && self.trailers.is_none()
+    }
+
+    /// Everything that is read is handed to `copies` as well.
+    pub(super) fn begin_copies(&mut self, copies: Option<Copies>) {
+        let Some(mut copies) = copies else { return };
+        if self.is_read {
+            copies.whole(None);
+        }
+        self.copies = Some(copies);
+    }
+
+    /// Hands what was just read to the copies.
+    fn copy(&mut self) {
+        let Some(copies) = &mut self.copies else { return };
+        if let Some(piece) = &self.next {
+            copies.piece(piece);
+        }
+        if self.is_read {
+            copies.whole(self.trailers.as_ref());
+        }
     }
 
     /// Whether the receiver has all of it.
@@ -255,6 +279,7 @@ impl Flow {
                 self.is_read = true;
             }
         }
+        self.copy();
         Poll::Ready(Ok(()))
     }
 }

@@ -13,6 +13,7 @@ mod answer;
 mod exchange;
 mod flow;
 mod head;
+mod mirror;
 mod rewind;
 pub(crate) mod upstream;
 mod watch;

@@ -10,6 +10,7 @@ use super::events;
 use super::recorder::{Authorized, Handshake, Registry, WorkerSeries, locked};
 use super::series::{BUCKETS_US, Counter, RequestSeries};
 use super::{Destination, Direction, Spoken};
+use crate::mirror::Outcome;
 
 /// The content type of [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -178,11 +179,25 @@ impl Registry {
         }
         render_handshakes(&workers, page)?;
         events::render(&workers, page)?;
+        render_mirrors(&workers, page)?;
         head(page, "leno_detection_timeouts_total", "counter", "Connections whose client stayed silent on a port of undeclared protocol.")?;
         writeln!(page, "leno_detection_timeouts_total {}", workers.iter().map(|worker| worker.detection_timeouts.get()).sum::<u64>())?;
         head(page, "leno_access_log_dropped_total", "counter", "Access log lines dropped because standard output was not read.")?;
         writeln!(page, "leno_access_log_dropped_total {}", workers.iter().map(|worker| worker.access_log_dropped.get()).sum::<u64>())
     }
+}
+
+fn render_mirrors(workers: &[Arc<WorkerSeries>], page: &mut String) -> std::fmt::Result {
+    let name = "leno_mirrored_total";
+    head(page, name, "counter", "Copies of requests for mirrors, by what became of them.")?;
+    for outcome in Outcome::ALL {
+        let count: u64 = workers.iter().map(|worker| worker.mirrored[outcome as usize].get()).sum();
+        if count > 0 {
+            writeln!(page, "{name}{{outcome=\"{}\"}} {count}", outcome.as_str())?;
+        }
+    }
+    head(page, "leno_mirrors_in_flight", "gauge", "Copies of requests that are on their way to mirrors.")?;
+    writeln!(page, "leno_mirrors_in_flight {}", workers.iter().map(|worker| worker.mirrors_in_flight.get()).sum::<u64>())
 }
 
 fn render_handshakes(workers: &[Arc<WorkerSeries>], page: &mut String) -> std::fmt::Result {

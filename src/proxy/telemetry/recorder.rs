@@ -13,6 +13,7 @@ use super::access_log::AccessLog;
 use super::events::Events;
 use super::series::{Counter, RequestSeries, TcpSeries};
 use super::{Access, Decision, Destination, Direction, RequestRecord, Spoken};
+use crate::mirror::Outcome;
 use crate::tls::{End, Secured};
 
 /// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
@@ -52,6 +53,8 @@ pub struct WorkerSeries {
     pub(super) events: Events,
     pub(super) detection_timeouts: Counter,
     pub(super) access_log_dropped: Counter,
+    pub(super) mirrored: [Counter; Outcome::ALL.len()],
+    pub(super) mirrors_in_flight: Counter,
 }
 
 /// All workers' counters of one proxy. Locked only when a series is made and when somebody scrapes.
@@ -211,6 +214,16 @@ impl Recorder {
     /// Counts a connection on a port of undeclared protocol whose client stayed silent.
     pub fn detection_timed_out(&self) {
         self.0.shared.detection_timeouts.add(1);
+    }
+
+    /// Counts what became of a copy of a request.
+    pub fn mirrored(&self, outcome: Outcome) {
+        self.0.shared.mirrored[outcome as usize].add(1);
+    }
+
+    /// How many copies are on their way.
+    pub fn mirrors_in_flight(&self, count: usize) {
+        self.0.shared.mirrors_in_flight.set(count as u64);
     }
 
     /// Drops series that were not written to for an hour. To be called now and then.

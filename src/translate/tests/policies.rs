@@ -200,3 +200,31 @@ spec:
         assert!(message.contains(words), "{words} is not in: {message}");
     }
 }
+
+#[test]
+fn mirrors_are_looked_for_as_destinations_are_and_what_is_missing_says_that_no_copies_are_sent() {
+    let mut translator = translator(&[
+        PAYMENT,
+        "
+kind: TrafficPolicy
+metadata: {name: p, namespace: shop}
+spec: {targetRef: {kind: Service, name: payment}, routes: [{name: all, mirror: [{service: ledger, percentage: 2.5}, {version: v9}]}]}
+",
+    ]);
+    let mirrors = |translator: &Translator| {
+        let service = service(translator, "payment");
+        let mirrors = service.routes.rules()[0].mirrors.iter();
+        mirrors.map(|mirror| format!("{:?} {}", mirror.target, mirror.percentage)).collect::<Vec<_>>()
+    };
+    assert_eq!(mirrors(&translator), [r#"Missing("service ledger") 2.5 %"#, r#"Missing("version v9") 100 %"#]);
+    let report = translator.report(&key(Kind::TrafficPolicy, "p")).unwrap();
+    let said: Vec<_> = report.conditions.iter().map(|condition| condition.message.as_str()).collect();
+    assert!(
+        said.join("\n")
+            .contains("Route all: there is no Service shop/ledger. Create it, or name another one. Until then no copies are sent")
+    );
+    let ledger = PAYMENT.replace("name: payment", "name: ledger").replace("10.96.0.5", "10.96.0.9");
+    let touched = apply(&mut translator, &ledger);
+    assert!(touched.services.contains(&service_id("payment")), "the mirror is there now");
+    assert!(mirrors(&translator)[0].starts_with("Service"), "{:?}", mirrors(&translator));
+}

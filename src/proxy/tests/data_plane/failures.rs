@@ -115,7 +115,13 @@ fn a_reused_connection_that_closes_before_it_answers_is_retried_only_for_idempot
 #[test]
 fn a_service_that_does_not_answer_in_time_is_504() {
     let server = Server::start(|mut peer| while peer.message().is_some() {});
-    let rule = Rule { name: "all".into(), matches: Vec::new(), destinations: Vec::new(), timeout: Some(Duration::from_millis(50)) };
+    let rule = Rule {
+        name: "all".into(),
+        matches: Vec::new(),
+        destinations: Vec::new(),
+        timeout: Some(Duration::from_millis(50)),
+        ..Rule::default()
+    };
     let (_mesh, address) = Setup { routes: RouteTable::new("shop/p".into(), None, vec![rule]), ..Setup::to(&[&server]) }.start();
     let mut client = Peer::dial(address);
     assert_eq!(client.ask(GET).status(), 504);
@@ -128,7 +134,7 @@ fn destinations_that_do_not_exist_or_weigh_nothing_are_500_and_name_no_policy() 
     let server = Server::answering("reached");
     for (target, weight) in [(Target::Missing("shop/ghost".into()), 1), (Target::Version("v1".into()), 0)] {
         let destinations = vec![Destination { target, weight: Weight::new(weight).unwrap() }];
-        let rule = Rule { name: "all".into(), matches: Vec::new(), destinations, timeout: None };
+        let rule = Rule { name: "all".into(), matches: Vec::new(), destinations, ..Rule::default() };
         let (_mesh, address) = Setup { routes: RouteTable::new("shop/secret".into(), None, vec![rule]), ..Setup::to(&[&server]) }.start();
         let response = Peer::dial(address).ask(GET);
         assert_eq!(response.status(), 500);

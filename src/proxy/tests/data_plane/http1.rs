@@ -199,8 +199,8 @@ fn requests_are_split_by_weight_and_matched_by_path() {
     let (one, two) = (Server::answering("v1"), Server::answering("v2"));
     let exact = Match { path: Some(PathMatch::Exact("/only-v2".into())), ..Match::default() };
     let rules = vec![
-        Rule { name: "only".into(), matches: vec![exact], destinations: weighted(&[("v2", 1)]), timeout: None },
-        Rule { name: "split".into(), matches: Vec::new(), destinations: weighted(&[("v1", 90), ("v2", 10)]), timeout: None },
+        Rule { name: "only".into(), matches: vec![exact], destinations: weighted(&[("v2", 1)]), ..Rule::default() },
+        Rule { name: "split".into(), matches: Vec::new(), destinations: weighted(&[("v1", 90), ("v2", 10)]), ..Rule::default() },
     ];
     let setup = Setup { endpoints: vec![(one.address, "v1"), (two.address, "v2")], routes: table(rules), ..Setup::default() };
     let (mesh, address) = setup.start();
@@ -218,7 +218,7 @@ fn new_routes_and_endpoints_hold_for_the_next_request_of_an_open_connection() {
     let mut client = Peer::dial(address);
     assert_eq!(client.ask(GET).body(), "v1");
     mesh.set_endpoints(&[(one.address, "v1"), (two.address, "v2")]);
-    let rule = Rule { name: "all".into(), matches: Vec::new(), destinations: weighted(&[("v2", 1)]), timeout: None };
+    let rule = Rule { name: "all".into(), matches: Vec::new(), destinations: weighted(&[("v2", 1)]), ..Rule::default() };
     mesh.set_service(Protocol::Http, Algorithm::RoundRobin, table(vec![rule]));
     eventually("the new route holds", || client.ask(GET).body() == "v2");
     mesh.set_endpoints(&[(one.address, "v1")]);

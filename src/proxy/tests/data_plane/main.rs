@@ -8,6 +8,7 @@ mod explicit;
 mod failures;
 mod guards;
 mod http1;
+mod mirrors;
 mod opaque;
 mod slow;
 #[expect(dead_code, reason = "what only tests of what leaves the cluster use")]

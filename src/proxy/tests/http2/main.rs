@@ -10,6 +10,7 @@ mod grpc;
 #[path = "../data_plane/guards.rs"]
 mod guards;
 mod limits;
+mod mirrors;
 mod peers;
 mod streams;
 #[path = "../data_plane/support.rs"]

@@ -5,12 +5,18 @@ use std::net::Shutdown;
 
 use bytes::Bytes;
 use leno_core::authorize::Mode;
+use leno_core::balance::Algorithm;
+use leno_core::endpoints::Endpoint;
+use leno_core::mirror::Mirror;
+use leno_core::percentage::Percentage;
+use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::Protocol;
+use leno_core::weight::Weight;
 use leno_proxy::control::Update;
 
 use crate::authority::{Authority, PAYMENT, self_signed};
 use crate::peers::{self, ask, patient, send_all};
-use crate::proxies::{counted, eventually_counted, inbound, outbound, pair};
+use crate::proxies::{counted, endpoint, eventually_counted, inbound, outbound, pair};
 use crate::stranger::{self, client_config};
 use crate::support::{Peer, Server, ok};
 
@@ -198,4 +204,34 @@ fn certificates_signed_by_either_of_two_trusted_roots_meet() {
         mesh.tell(Update::Trust(crate::authority::trust(&[&old, &new])));
     }
     crate::support::eventually("both trust both roots", || ask() == 200);
+}
+
+#[test]
+fn copies_for_a_mirror_are_mutual_tls_like_any_request_and_go_no_further() {
+    let (app, told) = Server::telling();
+    let (copied, copies) = Server::telling();
+    let authority = Authority::new();
+    let (_callee, at_app) = inbound(app.address, &authority, Mode::Strict, Protocol::Http);
+    let (mirror, at_mirror) = inbound(copied.address, &authority, Mode::Strict, Protocol::Http);
+    let (caller, address) = outbound(&authority, Protocol::Http, &[]);
+    let version = |address, version: &str| Endpoint { versions: vec![version.into()], ..endpoint(address, Some(PAYMENT)) };
+    caller.set_these(vec![version(at_app, "v1"), version(at_mirror, "v2")]);
+    let target = |version: &str| Target::Version(version.into());
+    let mirrored = Mirror { target: target("v2"), percentage: Percentage::ALL };
+    let to = Destination { target: target("v1"), weight: Weight::ONE };
+    let rule = Rule { name: "all".into(), destinations: vec![to], mirrors: vec![mirrored], ..Rule::default() };
+    let routes = || RouteTable::new("shop/mirrors".into(), None, vec![rule.clone()]);
+    // The mirror's own proxy knows the policy as well: what comes in is never mirrored.
+    for mesh in [&caller, &mirror] {
+        mesh.set_service(Protocol::Http, Algorithm::RoundRobin, routes());
+    }
+    let mut client = Peer::dial(address);
+    for _ in 0..10 {
+        assert_eq!(client.ask("POST / HTTP/1.1\r\nHost: payment\r\nContent-Length: 4\r\n\r\nbody").body(), "told");
+        assert_eq!(copies.recv().unwrap(), told.recv().unwrap());
+    }
+    eventually_counted(&caller, &[r#"leno_mirrored_total{outcome="answered"}"#], 10);
+    eventually_counted(&mirror, &["leno_requests_total", r#"mtls="true""#], 10);
+    assert_eq!(counted(&mirror, &["leno_mirrored_total"]), 0);
+    assert!(told.try_recv().is_err() && copies.try_recv().is_err(), "each was there once");
 }
