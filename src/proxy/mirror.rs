@@ -311,7 +311,7 @@ impl Copy {
 
 /// An endpoint that can take the copy, counted as busy for as long as the guard lives. How it does is not judged by copies.
 pub(crate) async fn pick(route: &Route, context: &Context) -> Result<InFlight, Outcome> {
-    let (endpoint, _) = route.pick(&[], context).await.map_err(|_| Outcome::NoEndpoint)?;
+    let (endpoint, _) = route.pick(&[], context).await.map_err(|_why| Outcome::NoEndpoint)?;
     Ok(endpoint.peer.begin())
 }
 

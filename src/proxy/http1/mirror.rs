@@ -106,7 +106,7 @@ async fn read(io: &Io, asked: Asked, buffers: &Rc<Buffers>) -> Result<Answer, Ou
     let outcome = if response.undelivered { Outcome::Undelivered } else { Outcome::Answered };
     let mut body = Body::new(response.body, Plain::Yes);
     loop {
-        body.transfer(&mut inbox, &mut out).map_err(|_| Outcome::BadResponse)?;
+        body.transfer(&mut inbox, &mut out).map_err(|_malformed| Outcome::BadResponse)?;
         out.clear();
         if body.is_done() {
             return Ok(Answer { outcome, rests: response.keep_alive && inbox.is_empty() });

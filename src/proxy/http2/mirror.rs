@@ -10,6 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::Request;
 
 use super::head;
+use super::upstream::Who;
 use crate::http1::response::UNDELIVERED;
 use crate::mirror::{self, ANSWER_MAX, Copy, Next, Outcome};
 use crate::target::Route;
@@ -22,7 +23,7 @@ pub(super) async fn send(route: Route, copy: Rc<Copy>, mut request: Request<()>,
         Err(outcome) => return outcome,
     };
     let peer = in_flight.peer();
-    let lease = match peer.http2.lease(peer, &context).await {
+    let lease = match peer.http2.lease(peer, Who::NOBODY, &context).await {
         Ok(lease) => lease,
         Err(refusal) => return refusal.into(),
     };
@@ -30,10 +31,7 @@ pub(super) async fn send(route: Route, copy: Rc<Copy>, mut request: Request<()>,
         *request.uri_mut() = head::with_https(request.uri());
     }
     let ends = copy.is_empty();
-    let (answer, mut to) = match lease.send(request, ends) {
-        Ok(sent) => sent,
-        Err(_) => return Outcome::Disconnected,
-    };
+    let Ok((answer, mut to)) = lease.send(request, ends) else { return Outcome::Disconnected };
     let (mut up, mut answer) = (pin!(upload(&mut to, &copy, ends)), pin!(read(answer)));
     let outcome = tokio::select! {
         biased;

@@ -39,6 +39,11 @@ const NOT_SAID: usize = 101;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Who(pub(super) usize);
 
+impl Who {
+    /// No client: what is asked is always read.
+    pub(super) const NOBODY: Self = Self(0);
+}
+
 /// A peer's HTTP/2 connections.
 #[derive(Default)]
 pub(crate) struct Upstreams {
