@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use leno_api as api;
 use leno_core::authorize::{self as access, Call, Claims, Guard, Issuer, Mode, PathRule, Policy, Source, authorize};
 use leno_core::endpoints::{Endpoint, EndpointsId};
+use leno_core::filters::Asked;
 use leno_core::matching::{Match, Mismatch, PathMatch, ValueMatch};
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId, split_authority};
 use leno_core::path::normalise;
@@ -78,7 +79,7 @@ fn every_scenario_gives_what_its_folder_says() -> Result<()> {
     let mut folders: Vec<PathBuf> = fs::read_dir(&root)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     folders.retain(|path| path.is_dir());
     folders.sort();
-    ensure!(folders.len() >= 27, "only {} scenarios were found in {}", folders.len(), root.display());
+    ensure!(folders.len() >= 28, "only {} scenarios were found in {}", folders.len(), root.display());
     let mut different = Vec::new();
     for folder in folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -205,6 +206,9 @@ struct RuleText {
     timeout: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mirrors: Vec<String>,
+    /// What it does to requests and responses besides.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    filters: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -299,6 +303,7 @@ fn rule_text(rule: &Rule) -> RuleText {
         destinations: destinations.collect(),
         timeout: rule.timeout.map(|it| format!("{it:?}")),
         mirrors: rule.mirrors.iter().map(|mirror| format!("{} to {}", mirror.percentage, target_text(&mirror.target))).collect(),
+        filters: rule.filters.iter().flat_map(|filters| filters.words()).collect(),
     }
 }
 
@@ -407,6 +412,9 @@ struct Judged {
     rule: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    /// What its filters make of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    filters: BTreeMap<&'static str, String>,
     /// Draws by where they lead.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     backends: BTreeMap<String, u64>,
@@ -492,6 +500,7 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
         judged: Vec::new(),
         rule: None,
         timeout: None,
+        filters: BTreeMap::new(),
         backends: BTreeMap::new(),
         access: BTreeMap::new(),
     };
@@ -508,10 +517,15 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
     for draw in 0..request.draws {
         let mut recorder = Recorder::default();
         let decision = if method == "CONNECT" {
-            Decision { rule: None, backend: decide_connection(&service, port), timeout: None }
+            Decision { rule: None, matched: None, backend: decide_connection(&service, port), timeout: None }
         } else {
             decide(&service, port, &head, draw, &mut recorder)
         };
+        let asked = Asked { request: &head, matched: decision.matched, service: &service.id, port };
+        let filters = decision.rule.and_then(|rule| rule.filters.as_ref());
+        judged.filters = filters.iter().flat_map(|filters| filters.explain(&asked)).collect();
+        let rewritten = filters.and_then(|filters| filters.judge(&asked).path);
+        let path = rewritten.as_deref().unwrap_or(path);
         *judged.backends.entry(backend(translator, &decision.backend)).or_default() += 1;
         for endpoint in candidates(translator, &decision.backend) {
             let workload = translator.workload(&WorkloadId::new(service.id.namespace.clone(), endpoint.workload));

@@ -3,6 +3,8 @@
 //!
 //! The object tables in `tests/objects` hold both sides to the same answers.
 
+pub mod filters;
+
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -324,8 +326,13 @@ const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 /// Value of a label.
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
-/// Every rule, for [`crate::check`] to find by its CEL.
-pub(crate) const ALL: &[&Rule] = &[
+/// Every rule, for [`crate::check`] to find by its message.
+pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
+    ALL.iter().copied().chain(filters::ALL)
+}
+
+/// The rules of this file.
+const ALL: &[&Rule] = &[
     &DURATION,
     &SERVICE_NAME,
     &TARGET_NAME,

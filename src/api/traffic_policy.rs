@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::filters::{HeaderChanges, Redirect, Rewrite};
 use crate::mirror::Mirror;
 use crate::rules;
+use crate::rules::filters as filter_rules;
 use crate::status::{ProxyStatus, conditions_schema};
 
 /// How traffic to one service behaves: where its requests go, and how long they may take.
@@ -94,6 +96,7 @@ pub enum TargetKind {
 /// One rule for requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&filter_rules::REDIRECT_ALONE, &filter_rules::PREFIX_OF_A_PREFIX])))]
 pub struct Route {
     /// Name of the route, unique in the policy; logs, metrics and `leno explain` carry it.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::ROUTE_NAME])))]
@@ -116,6 +119,18 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub mirror: Vec<Mirror>,
+    /// Changes of the header fields of requests, before they are sent on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderChanges>,
+    /// Changes of the header fields of responses. Answers of the proxy itself, such as 504 after the timeout, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderChanges>,
+    /// What path and host of requests become, before they are sent on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// Requests of this route are answered with another place to go to; nothing is sent on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
 }
 
 /// Conditions on a request: all of them hold when it matches.

@@ -3,12 +3,13 @@
 //! Everything here is a function of values: time and randomness come in as arguments, nothing does I/O.
 //! The proxy runs these functions for each request, `leno explain` prints them, tests call them directly.
 //!
-//! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`balance`], [`authorize`], [`path`], [`resilience`].
+//! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`filters`], [`balance`], [`authorize`], [`path`], [`resilience`].
 
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
 pub mod endpoints;
+pub mod filters;
 pub mod health;
 pub mod limits;
 pub mod matching;

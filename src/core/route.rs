@@ -5,8 +5,10 @@
 //!
 //! Reading order: [`decide`], [`RouteTable`], [`Trace`]. Conditions are in [`crate::matching`], shares in [`crate::weight`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filters::Filters;
 use crate::matching::{Match, Mismatch};
 use crate::mirror::Mirror;
 use crate::names::{Name, ServiceId};
@@ -37,6 +39,8 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     /// Who else gets copies of its requests.
     pub mirrors: Vec<Mirror>,
+    /// What else it does to requests and responses; `None` is nothing.
+    pub filters: Option<Arc<Filters>>,
 }
 
 /// One weighted destination of a rule.
@@ -69,6 +73,8 @@ pub enum Target {
 pub struct Decision<'t> {
     /// The rule that matched; `None` when none did and the service's defaults hold.
     pub rule: Option<&'t Rule>,
+    /// The match of the rule that held; `None` where the rule has none.
+    pub matched: Option<&'t Match>,
     /// Who is to answer.
     pub backend: Backend<'t>,
     /// Time for the whole request, from its first byte to the response's head; `None` is unlimited.
@@ -116,10 +122,10 @@ pub fn decide<'t>(service: &'t Service, port: u16, request: &RequestHead<'_>, dr
     let table = &service.routes;
     let own = Backend::Endpoints { service: &service.id, port, version: None };
     match table.find(request, trace) {
-        None => Decision { rule: None, backend: own, timeout: table.timeout },
-        Some(rule) => {
+        None => Decision { rule: None, matched: None, backend: own, timeout: table.timeout },
+        Some((rule, matched)) => {
             let backend = if rule.destinations.is_empty() { own } else { rule.backend(&service.id, port, draw) };
-            Decision { rule: Some(rule), backend, timeout: rule.timeout.or(table.timeout) }
+            Decision { rule: Some(rule), matched, backend, timeout: rule.timeout.or(table.timeout) }
         }
     }
 }
@@ -166,13 +172,14 @@ impl RouteTable {
         })
     }
 
-    /// The most specific rule that matches.
-    fn find<'t>(&'t self, request: &RequestHead<'_>, trace: &mut impl Trace<'t>) -> Option<&'t Rule> {
+    /// The most specific rule that matches, and which of its matches held.
+    fn find<'t>(&'t self, request: &RequestHead<'_>, trace: &mut impl Trace<'t>) -> Option<(&'t Rule, Option<&'t Match>)> {
         self.order.iter().find_map(|(rule, place)| {
             let rule = &self.rules[*rule];
-            let outcome = rule.matches.get(*place).map_or(Ok(()), |conditions| conditions.check(request));
+            let matched = rule.matches.get(*place);
+            let outcome = matched.map_or(Ok(()), |conditions| conditions.check(request));
             trace.judged(rule, *place, outcome);
-            outcome.ok().map(|()| rule)
+            outcome.ok().map(|()| (rule, matched))
         })
     }
 }
@@ -309,7 +316,7 @@ mod tests {
         let service = service(Some(Duration::from_secs(3)), vec![rule("a", vec![prefix("/x")])]);
         let (decision, told) = decided(&service, "GET", "/", &[], 0);
         let own = Backend::Endpoints { service: &service.id, port: 80, version: None };
-        assert_eq!(decision, Decision { rule: None, backend: own, timeout: Some(Duration::from_secs(3)) });
+        assert_eq!(decision, Decision { rule: None, matched: None, backend: own, timeout: Some(Duration::from_secs(3)) });
         assert_eq!(told, [("a".to_owned(), 0, false)]);
         assert_eq!(decide_connection(&service, 80), own);
     }

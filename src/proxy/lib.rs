@@ -18,6 +18,7 @@ pub mod directory;
 pub mod drain;
 mod egress;
 pub mod environment;
+pub mod filters;
 pub mod http1;
 pub mod http2;
 pub mod identity;

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use leno_core::balance::{self, Algorithm};
+use leno_core::filters::{Asked, FieldChanges};
 use leno_core::names::{Name, ServiceId};
 use leno_core::request::RequestHead;
 use leno_core::route::{self, Backend, Rule, Silent};
 
 use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
+use crate::filters::Filtered;
 use crate::jwt::TokenError;
 use crate::mirror;
 use crate::pool::InFlight;
@@ -35,6 +37,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Who gets a copy of the request.
     pub mirrors: Vec<Self>,
+    /// What the rule does besides; `None` is nothing.
+    pub filtered: Option<Box<Filtered>>,
 }
 
 /// Why the proxy answers itself.
@@ -153,6 +157,8 @@ impl Refusal {
 pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context: &Context) -> Result<Route, (Refusal, Rc<Destination>)> {
     let service = &view.service;
     let decision = route::decide(service, port, head, context.draw(), &mut Silent);
+    let filters = decision.rule.and_then(|rule| rule.filters.as_ref());
+    let asked = Asked { request: head, matched: decision.matched, service: &service.id, port };
     let rule = decision.rule.map(|rule| &rule.name);
     let refused = |refusal| Err((refusal, view.labels(&service.id, None, rule)));
     match decision.backend {
@@ -169,6 +175,7 @@ pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context:
                 Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
                 Some(_) | None => Vec::new(),
             },
+            filtered: filters.map(|filters| Filtered::judge(filters, &asked)),
         }),
     }
 }
@@ -186,6 +193,7 @@ pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory
             algorithm: view.service.balancer,
             timeout: None,
             mirrors: Vec::new(),
+            filtered: None,
         }),
     }
 }
@@ -202,6 +210,7 @@ impl Route {
             algorithm: view.service.balancer,
             timeout: None,
             mirrors: Vec::new(),
+            filtered: None,
         }
     }
 
@@ -231,6 +240,11 @@ impl Route {
         let left: Vec<_> = all.iter().filter(|endpoint| !tried.contains(&endpoint.peer.address())).collect();
         let place = balance::pick(self.algorithm, left.len(), |place| load(left[place]), turn, context.draw())?;
         Some(Rc::clone(left[place]))
+    }
+
+    /// Changes of the response's fields, where there are any.
+    pub fn response_changes(&self) -> Option<&FieldChanges> {
+        self.filtered.as_ref()?.response()
     }
 
     /// Whether the request leaves the cluster.

@@ -13,6 +13,7 @@ mod age;
 mod backing;
 mod changing;
 pub mod defaults;
+mod filters;
 mod guard;
 mod guard_changing;
 mod guard_reporting;

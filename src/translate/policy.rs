@@ -1,14 +1,17 @@
 //! What a TrafficPolicy means, before its destinations are looked for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leno_api as api;
 use leno_api::traffic_policy as spec;
+use leno_core::filters::Filters;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::Name;
 use leno_core::weight::Weight;
 
+use crate::filters;
 use crate::mirror::Mirror;
 
 /// A good TrafficPolicy.
@@ -39,6 +42,7 @@ pub(crate) struct Route {
     pub(crate) destinations: Vec<(Destination, Weight)>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) filters: Option<Arc<Filters>>,
 }
 
 /// Where requests go, as the policy spells it.
@@ -117,8 +121,10 @@ impl Reader {
             route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
         let destinations = route.destinations.iter().enumerate();
         let destinations = destinations.filter_map(|(place, it)| self.destination(&format!("{path}.destinations[{place}]"), it)).collect();
+        let filters = filters::read(&path, route, &mut |path, message| self.problem(path, message));
         let timeout = self.duration(&format!("{path}.timeout"), route.timeout.as_ref());
-        Route { name: name.into(), matches, destinations, timeout, mirrors: self.mirrors(&path, &route.mirror) }
+        let mirrors = self.mirrors(&path, &route.mirror);
+        Route { name: name.into(), matches, destinations, timeout, mirrors, filters }
     }
 
     fn conditions(&mut self, path: &str, spec: &spec::Match) -> Match {

@@ -49,6 +49,7 @@ impl Namespace {
             destinations: self.destinations(route, service, mesh),
             timeout: route.timeout,
             mirrors: self.mirrors(route, service, mesh),
+            filters: route.filters.clone(),
         });
         RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect())
     }

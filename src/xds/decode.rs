@@ -18,6 +18,7 @@ use leno_core::weight::{InvalidWeight, Weight};
 use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
+use crate::filters;
 use crate::security::{Guards, egress_of};
 use crate::wire::leno as wire;
 
@@ -185,6 +186,7 @@ fn rule(message: wire::Rule) -> Result<Rule, DecodeError> {
         destinations: message.destinations.into_iter().map(|it| destination(&name, it)).collect::<Result<_, _>>()?,
         timeout: duration(message.timeout)?,
         mirrors: message.mirrors.into_iter().map(crate::mirror::decode).collect::<Result<_, _>>()?,
+        filters: message.filters.map(filters::decode).transpose()?,
         name: name.into(),
     })
 }

@@ -19,6 +19,7 @@ use leno_core::workload::Workload;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::filters;
 use crate::security::{GuardTables, egress};
 use crate::wire::leno as wire;
 
@@ -155,6 +156,7 @@ fn rule(rule: &Rule) -> wire::Rule {
         destinations: rule.destinations.iter().map(destination).collect(),
         timeout: rule.timeout.map(duration),
         mirrors: rule.mirrors.iter().map(crate::mirror::encode).collect(),
+        filters: rule.filters.as_deref().map(filters::encode),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod decode;
 pub mod encode;
+mod filters;
 pub mod frame;
 pub mod message;
 mod mirror;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
+use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::mirror::Mirror;
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
@@ -178,8 +179,25 @@ fn mirror() -> impl Strategy<Value = Mirror> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (text(), vec(conditions(), 0..3), vec(destination(), 0..3), option::of(any::<Duration>()), vec(mirror(), 0..2))
-        .prop_map(|(name, matches, destinations, timeout, mirrors)| Rule { name, matches, destinations, timeout, mirrors })
+    let filters = option::of(filters().prop_map(Arc::new));
+    (text(), vec(conditions(), 0..3), vec(destination(), 0..3), option::of(any::<Duration>()), vec(mirror(), 0..2), filters).prop_map(
+        |(name, matches, destinations, timeout, mirrors, filters)| Rule { name, matches, destinations, timeout, mirrors, filters },
+    )
+}
+
+fn filters() -> impl Strategy<Value = Filters> {
+    let path = || option::of(prop_oneof![text().prop_map(PathChange::Prefix), text().prop_map(PathChange::Full)]);
+    let rewrite = (path(), option::of(text())).prop_map(|(path, host)| Rewrite { path, host });
+    let scheme = option::of(prop::sample::select(vec![Scheme::Http, Scheme::Https]));
+    let redirect = (scheme, option::of(text()), option::of(any::<u16>()), path(), any::<u16>());
+    let redirect = redirect.prop_map(|(scheme, host, port, path, status)| Redirect { scheme, host, port, path, status });
+    (field_changes(), field_changes(), option::of(rewrite), option::of(redirect))
+        .prop_map(|(request, response, rewrite, redirect)| Filters { request, response, rewrite, redirect })
+}
+
+fn field_changes() -> impl Strategy<Value = FieldChanges> {
+    let fields = || vec((text(), text()), 0..2);
+    (fields(), fields(), vec(text(), 0..2)).prop_map(|(set, add, remove)| FieldChanges { set, add, remove })
 }
 
 fn routes() -> impl Strategy<Value = RouteTable> {

@@ -14,6 +14,7 @@ use leno_translate::{Kind, ObjectKey, Translator};
 
 use super::access::accesses;
 use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
+use super::filters;
 use super::question::{Question, Scheme};
 use super::similar::similar;
 use super::words;
@@ -42,6 +43,8 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         policy: None,
         judged: Vec::new(),
         route: None,
+        filters: Vec::new(),
+        path: None,
         destinations: Vec::new(),
         mirrors: Vec::new(),
         access: Vec::new(),
@@ -150,7 +153,9 @@ impl Answer<'_> {
             Carried::ByRequest => self.request(base),
         };
         let by_request = matches!(self.carried(), Carried::ByRequest);
-        let access = accesses(self.translator, self.question, &explanation.destinations, by_request);
+        let rewritten = explanation.path.clone().map(|path| Question { path, ..self.question.clone() });
+        let arriving = rewritten.as_ref().unwrap_or(self.question);
+        let access = accesses(self.translator, arriving, &explanation.destinations, by_request);
         let denied = access.iter().any(|access| !access.allowed);
         let refused = denied || explanation.destinations.iter().any(|it| it.answer.is_some() && (it.drawn.unwrap_or(true)));
         Explanation { outcome: if refused { Outcome::Refused } else { Outcome::Routed }, access, ..explanation }
@@ -222,10 +227,12 @@ impl Answer<'_> {
             let mut unheard = Recorder { request: head, judged: Vec::new() };
             route::decide(self.service, self.port(), &head, draw, &mut unheard).backend
         });
+        let filters::Explained { filters, path, answer } = filters::of(&decision, &head, self.service, self.port());
+        let destinations = answer.map_or(destinations, |answer| vec![nobody(answer)]);
         let timeout = decision.timeout.map(|after| self.timeout(after, decision.rule));
         let route = decision.rule.map(|rule| rule.name.to_string());
         let mirrors = decision.rule.map(|rule| self.mirrors(&rule.mirrors)).unwrap_or_default();
-        Explanation { judged: recorder.judged, route, destinations, mirrors, timeout, ..base }
+        Explanation { judged: recorder.judged, route, filters, path, destinations, mirrors, timeout, ..base }
     }
 
     /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.

@@ -24,6 +24,12 @@ pub struct Explanation {
     /// The route that holds; none when the service's own endpoints take the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// What the route does to requests and responses besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// The path it is sent on with, where that is another.
+    #[serde(skip)]
+    pub path: Option<String>,
     /// Where the request may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
@@ -97,6 +103,16 @@ pub struct Judged {
     /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// One thing that a route does to requests or responses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    /// Which of its filters: `rewrite`, `redirect`, `request`, `response` …
+    pub name: String,
+    /// What it does, in words.
+    pub does: String,
 }
 
 /// One place where the request may go.

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod cluster;
 mod defaults;
 pub mod explanation;
+mod filters;
 pub mod question;
 mod similar;
 pub mod text;

@@ -50,6 +50,9 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (None, false) => writeln!(f, "route         none matches: the service's own endpoints take it")?,
         (None, true) => {}
     }
+    for filter in &it.filters {
+        writeln!(f, "{:<14}{}", filter.name, filter.does)?;
+    }
     for destination in &it.destinations {
         destination_lines("destination", destination, f)?;
     }

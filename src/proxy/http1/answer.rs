@@ -2,6 +2,9 @@
 
 use std::io::Write;
 
+use leno_core::names::Name;
+
+use super::request::append_line;
 use super::response::UNDELIVERED;
 use crate::buffers::Buffer;
 
@@ -24,6 +27,8 @@ pub struct Answer<'a> {
     pub is_head: bool,
     /// Whether another proxy is told that the app never got the request.
     pub undelivered: bool,
+    /// Further fields.
+    pub fields: &'a [(Name, Name)],
 }
 
 impl Answer<'_> {
@@ -40,7 +45,7 @@ impl Answer<'_> {
         let challenge = if self.status == 401 { CHALLENGE_LINE } else { "" };
         let wrote = write!(
             room,
-            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{challenge}{connection}{undelivered}\r\n",
+            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{challenge}{connection}{undelivered}",
             self.status,
             phrase(self.status),
             self.text.len(),
@@ -48,6 +53,10 @@ impl Answer<'_> {
         debug_assert!(wrote.is_ok(), "the head of an answer fits");
         let unused = room.len();
         out.append(&head[..head.len() - unused]);
+        for (name, value) in self.fields {
+            append_line(out, name, value.as_bytes());
+        }
+        out.append(b"\r\n");
         if !self.is_head {
             out.append(self.text.as_bytes());
         }
@@ -56,6 +65,11 @@ impl Answer<'_> {
 
 fn phrase(status: u16) -> &'static str {
     match status {
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod deliver;
+mod filters;
 mod mirrors;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::admit::{self, Asks};
 use crate::authorization::{self, Decided, Visitor};
 use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
+use crate::filters::Filtered;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer};
 use crate::target::{self, Refusal, Route};
@@ -222,6 +224,7 @@ fn prepare<'c>(
     let admission = authorization::of_request(&visitor, &request.view(&head, &connection.caller), &asks);
     let (target, labels) = aim(whom, &head, &request, context);
     let target = admission.refusal.map_or(target, Target::Nobody);
+    let filtered = target.filtered();
     let additions = Additions {
         peer: connection.peer.ip(),
         tells: !matches!(&target, Target::Service(route) if route.leads_outside()),
@@ -232,7 +235,9 @@ fn prepare<'c>(
             Target::Address(peer) => peer.address(),
             Target::Service(_) | Target::Nobody(_) => connection.peer,
         },
-        path: admission.path.as_deref(),
+        path: admission.path.as_deref().or(filtered.and_then(|filtered| filtered.path.as_deref())),
+        authority: filtered.and_then(Filtered::authority),
+        changes: filtered.and_then(Filtered::request),
     };
     request::patch(&head, &request, &additions, &mut out);
     let asked = Asked {
@@ -274,21 +279,21 @@ impl Exchange<'_> {
         if self.up.take_in().is_err() {
             return self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await;
         }
-        self.mirror();
         let limit = match &self.target {
             Target::Service(route) => route.timeout,
             Target::Address(_) | Target::Nobody(_) => None,
         };
         let arrived = match limit {
-            None => self.attempts().await,
+            None => self.filtered_attempts().await,
             Some(limit) => {
                 let deadline = self.started + limit;
-                timeout_at(deadline.into(), self.attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
+                timeout_at(deadline.into(), self.filtered_attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
             }
         };
         match arrived {
             Ok(arrived) => self.deliver(arrived).await,
             Err(Failure::Refused(refusal)) => self.answer(refusal.status(), refusal.text(), refusal.reason()).await,
+            Err(Failure::Replied) => self.reply().await,
             Err(Failure::Client(Stopped::Malformed(_))) => {
                 self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await
             }

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use leno_core::filters::FieldChanges;
 use leno_core::names::split_authority;
 use leno_core::request::{Caller, RequestHead, split_target};
 
@@ -288,6 +289,10 @@ pub struct Additions<'a> {
     pub host: SocketAddr,
     /// The path to send on instead of the one that came; the query stays.
     pub path: Option<&'a str>,
+    /// The authority to send on instead of the one that came.
+    pub authority: Option<&'a str>,
+    /// Changes of fields that the route makes.
+    pub changes: Option<&'a FieldChanges>,
 }
 
 /// Writes the head that is sent on to `out`.
@@ -296,7 +301,9 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     out.append(request.method.of(bytes));
     out.append(b" ");
     match request.form {
-        Form::Origin | Form::Absolute if additions.path.is_some() => append_target(head, request, additions.path, out),
+        Form::Origin | Form::Absolute if additions.path.is_some() || additions.authority.is_some() => {
+            append_target(head, request, additions, out);
+        }
         Form::Absolute if additions.shorten && request.path.of(bytes).is_empty() => out.append(b"/"),
         Form::Absolute if additions.shorten => out.append(request.path.of(bytes)),
         Form::Absolute | Form::Origin | Form::Authority | Form::Asterisk => out.append(request.target.of(bytes)),
@@ -304,18 +311,21 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     out.append(b" HTTP/1.1\r\n");
     let forwarded = if additions.tells { forwarded_for(head, additions) } else { None };
     copy_lines(head, out, |field| match field.known {
-        Known::TransferEncoding | Known::ContentLength | Known::Host | Known::RequestId | Known::ForwardedProto => false,
-        Known::No => is_named(head, field),
+        Known::TransferEncoding | Known::ContentLength | Known::RequestId => false,
+        Known::Host => additions.authority.is_some(),
+        Known::ForwardedProto => is_changed(head, field, additions.changes),
+        Known::No => is_named(head, field) || is_changed(head, field, additions.changes),
         Known::Te => !head.value(field).eq_ignore_ascii_case(b"trailers"),
-        Known::ProxyAuth => additions.shorten,
+        Known::ProxyAuth => additions.shorten || is_changed(head, field, additions.changes),
         Known::ForwardedFor => forwarded.is_some(),
         Known::Connection | Known::Http2Settings | Known::KeepAlive | Known::Leno | Known::ProxyConnection => true,
         Known::Upgrade => !request.upgrade,
     });
-    if request.authority == Span::default() && head.all(Known::Host).next().is_none() {
-        append_line(out, "host", additions.host.to_string().as_bytes());
-    } else if head.all(Known::Host).next().is_none() {
-        append_line(out, "host", request.authority.of(bytes));
+    match (additions.authority, head.all(Known::Host).next()) {
+        (Some(authority), _) => append_line(out, "host", authority.as_bytes()),
+        (None, Some(_)) => {}
+        (None, None) if request.authority == Span::default() => append_line(out, "host", additions.host.to_string().as_bytes()),
+        (None, None) => append_line(out, "host", request.authority.of(bytes)),
     }
     if request.request_id == Span::default() {
         append_line(out, "x-request-id", additions.request_id.as_bytes());
@@ -323,9 +333,11 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     if let Some(forwarded) = forwarded {
         append_line(out, "x-forwarded-for", &forwarded);
     }
-    if additions.tells && head.all(Known::ForwardedProto).next().is_none() {
+    let proto = head.all(Known::ForwardedProto).next();
+    if additions.tells && proto.is_none() && !additions.changes.is_some_and(|changes| changes.drops(b"x-forwarded-proto")) {
         append_line(out, "x-forwarded-proto", b"http");
     }
+    append_changes(additions.changes, out);
     match (request.upgrade, sends_te(head)) {
         (true, _) => append_line(out, "connection", b"upgrade"),
         (false, true) => append_line(out, "connection", b"te"),
@@ -334,12 +346,27 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     out.append(b"\r\n");
 }
 
-/// The target with another path.
-fn append_target(head: &Head<'_>, request: &Request, path: Option<&str>, out: &mut Buffer) {
+/// The target with another path or authority. One that is absolute stays so only while its authority does.
+fn append_target(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out: &mut Buffer) {
     let whole = request.path.of(head.bytes);
-    out.append(&head.bytes[request.target.start()..request.path.start()]);
-    out.append(path.unwrap_or_default().as_bytes());
-    out.append(&whole[whole.iter().position(|byte| *byte == b'?').unwrap_or(whole.len())..]);
+    let (path, query) = whole.split_at(whole.iter().position(|byte| *byte == b'?').unwrap_or(whole.len()));
+    if !additions.shorten && additions.authority.is_none() {
+        out.append(&head.bytes[request.target.start()..request.path.start()]);
+    }
+    out.append(additions.path.map_or(if path.is_empty() { b"/" } else { path }, str::as_bytes));
+    out.append(query);
+}
+
+/// Whether the field's line goes away because the route changes it.
+pub(super) fn is_changed(head: &Head<'_>, field: &Field, changes: Option<&FieldChanges>) -> bool {
+    changes.is_some_and(|changes| changes.drops(field.name.of(head.bytes)))
+}
+
+/// The lines that a route's changes bring.
+pub(super) fn append_changes(changes: Option<&FieldChanges>, out: &mut Buffer) {
+    for (name, value) in changes.into_iter().flat_map(FieldChanges::lines) {
+        append_line(out, name, value.as_bytes());
+    }
 }
 
 fn sends_te(head: &Head<'_>) -> bool {

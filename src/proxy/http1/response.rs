@@ -1,7 +1,9 @@
 //! A response's head: its status, how long its body is, and the head that is sent on.
 
+use leno_core::filters::FieldChanges;
+
 use super::head::{Head, HeadError, Known, content_length, is_chunked};
-use super::request::{Framing, Options, append_line, copy_lines, is_named};
+use super::request::{Framing, Options, append_changes, append_line, copy_lines, is_changed, is_named};
 use crate::buffers::Buffer;
 
 /// Field by which an inbound side says that the app never got the request, so that it may go elsewhere.
@@ -118,8 +120,10 @@ pub enum Keep {
 
 /// Writes the head that is sent on to `out`.
 ///
-/// A chunked body goes to an HTTP/1.0 client as plain bytes up to the end of the connection.
-pub fn patch(head: &Head<'_>, response: &Response, asked: Asked, keep: Keep, out: &mut Buffer) {
+/// `changes` are those that the route makes; a chunked body goes to an HTTP/1.0 client as plain bytes up to the end of the connection.
+pub fn patch(head: &Head<'_>, response: &Response, asked: Asked, keep: Keep, changes: Option<&FieldChanges>, out: &mut Buffer) {
+    // Those of the route are for the response itself.
+    let changes = if response.is_interim() { None } else { changes };
     let first = head.first.of(head.bytes);
     out.append(b"HTTP/1.1 ");
     out.append(&first[b"HTTP/1.1 ".len()..]);
@@ -133,9 +137,11 @@ pub fn patch(head: &Head<'_>, response: &Response, asked: Asked, keep: Keep, out
         Known::Upgrade => !(response.tunnel || response.status == 426),
         Known::ContentLength => bodiless,
         Known::TransferEncoding => bodiless || asked.is_old,
-        Known::No => is_named(head, field),
-        Known::Host | Known::ForwardedFor | Known::ForwardedProto | Known::RequestId | Known::ProxyAuth => false,
+        Known::No => is_named(head, field) || is_changed(head, field, changes),
+        Known::ForwardedProto | Known::ProxyAuth => is_changed(head, field, changes),
+        Known::Host | Known::ForwardedFor | Known::RequestId => false,
     });
+    append_changes(changes, out);
     match (response.status, keep) {
         (101 | 426, Keep::Silently | Keep::Told) => append_line(out, "connection", b"upgrade"),
         (101, Keep::No) => append_line(out, "connection", b"upgrade"),

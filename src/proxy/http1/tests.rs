@@ -190,7 +190,17 @@ fn patched(text: &str, is_outbound: bool, shorten: bool) -> String {
     let head = Head::parse(text.as_bytes(), 0..text.len()).unwrap();
     let request = Request::judge(&head).unwrap();
     let host = SocketAddr::from(([10, 0, 0, 9], 80));
-    let additions = Additions { peer: [10, 0, 0, 1].into(), tells: true, is_outbound, request_id: "ID", shorten, host, path: None };
+    let additions = Additions {
+        peer: [10, 0, 0, 1].into(),
+        tells: true,
+        is_outbound,
+        request_id: "ID",
+        shorten,
+        host,
+        path: None,
+        authority: None,
+        changes: None,
+    };
     request::patch(&head, &request, &additions, &mut out);
     String::from_utf8(out.filled().to_vec()).unwrap()
 }
@@ -279,7 +289,7 @@ fn a_response_head_is_patched_where_it_must_be() {
         let mut out = buffers.take();
         let head = Head::parse(text.as_bytes(), 0..text.len()).unwrap();
         let judged = Response::judge(&head, asked).unwrap();
-        response::patch(&head, &judged, asked, keep, &mut out);
+        response::patch(&head, &judged, asked, keep, None, &mut out);
         assert_eq!(std::str::from_utf8(out.filled()).unwrap(), want, "{text:?}");
     }
 }

@@ -5,12 +5,15 @@ use h2::server::SendResponse;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
+use leno_core::names::Name;
+
+use super::head;
 use crate::http1::answer::CHALLENGE;
 use crate::http1::response::UNDELIVERED;
 
 /// One answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
+pub(super) struct Answer<'a> {
     /// The HTTP status that says it.
     pub(super) status: u16,
     /// What the caller is told.
@@ -21,6 +24,8 @@ pub(super) struct Answer {
     pub(super) is_head: bool,
     /// Whether another proxy is told that the app never got the request.
     pub(super) undelivered: bool,
+    /// Further fields.
+    pub(super) fields: &'a [(Name, Name)],
 }
 
 /// What was sent.
@@ -31,11 +36,14 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
 }
 
-impl Answer {
+impl Answer<'_> {
     /// Sends the whole answer.
     pub(super) fn send(&self, respond: &mut SendResponse<Bytes>) -> Result<Sent, h2::Error> {
         let mut response = Response::new(());
         let headers = response.headers_mut();
+        for (name, value) in self.fields {
+            head::append(headers, name, value);
+        }
         if self.undelivered {
             headers.insert(UNDELIVERED, HeaderValue::from_static("connect"));
         }

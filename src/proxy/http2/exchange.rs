@@ -4,6 +4,7 @@
 
 mod attempts;
 mod deliver;
+mod filters;
 mod mirrors;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::connection::{Side, host_alias};
 use crate::control::Alias;
 use crate::directory::ServiceState;
 use crate::egress;
+use crate::filters::Filtered;
 use crate::pool::{InFlight, Peer};
 use crate::target::{self, Refusal, Route};
 use crate::telemetry::{Destination, Spoken};
@@ -95,8 +97,11 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let (target, labels) = aim(&client, &parts).await;
     let target = admission.refusal.map_or(target, Target::Nobody);
     let mut asked = None;
-    if let Some(path) = &admission.path {
-        match head::with_path(&parts.uri, path) {
+    let filtered = target.filtered();
+    let path = admission.path.as_deref().or(filtered.and_then(|filtered| filtered.path.as_deref()));
+    let authority = filtered.and_then(Filtered::authority);
+    if path.is_some() || authority.is_some() {
+        match head::rewritten(&parts.uri, path, authority) {
             Ok(uri) => asked = Some(std::mem::replace(&mut parts.uri, uri)),
             Err(error) => return refuse(&client, &parts, error, is_grpc, &mut respond),
         }
@@ -105,13 +110,15 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let leads_outside = matches!(&target, Target::Service(route) if route.leads_outside());
     let tells = if leads_outside { None } else { Some(&client.address) };
     let id = head::patch(&mut parts.headers, &client.side, tells, || [context.draw(), context.draw()]);
+    if let Some(changes) = filtered.and_then(Filtered::request) {
+        head::change(&mut parts.headers, changes);
+    }
     let protocol = parts.extensions.remove::<Protocol>();
     let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, is_grpc };
     let (decided, secured) = (admission.decided, client.secured());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let mut exchange =
         Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
-    exchange.mirror();
     exchange.drive().await;
     exchange.record();
 }
@@ -180,15 +187,16 @@ impl Exchange {
             Target::Address(_) | Target::Nobody(_) => None,
         };
         let arrived = match limit {
-            None => self.attempts().await,
+            None => self.filtered_attempts().await,
             Some(limit) => {
                 let deadline = self.started + limit;
-                timeout_at(deadline.into(), self.attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
+                timeout_at(deadline.into(), self.filtered_attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
             }
         };
         match arrived {
             Ok(arrived) => self.deliver(arrived).await,
             Err(Failure::Refused(refusal)) => self.answer(refusal.status(), refusal.text(), refusal.reason()),
+            Err(Failure::Replied) => self.reply(),
             Err(Failure::NoProtocol) => self.answer(501, "the endpoint cannot change to this protocol\n", "no-protocol"),
             Err(Failure::Reset(reason)) => {
                 self.outcome.reason = Some("response-cut");

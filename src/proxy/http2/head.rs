@@ -13,7 +13,8 @@ use http::header::{HOST, HeaderName, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Uri};
-use leno_core::names::split_authority;
+use leno_core::filters::FieldChanges;
+use leno_core::names::{Name, split_authority};
 use leno_core::request::{Caller, Headers, RequestHead, join};
 
 use crate::connection::Side;
@@ -65,6 +66,18 @@ pub(super) fn settle_authority(parts: &mut Parts) -> Result<(), HeadError> {
 
 fn host_is_there(parts: &Parts) -> bool {
     parts.headers.contains_key(HOST)
+}
+
+/// The target that a route rewrites the one of `parts` to.
+pub(super) fn rewritten(uri: &Uri, path: Option<&str>, authority: Option<&str>) -> Result<Uri, HeadError> {
+    let uri = match path {
+        Some(path) => with_path(uri, path)?,
+        None => uri.clone(),
+    };
+    match authority {
+        Some(authority) => with_authority(&uri, authority.parse().ok().ok_or(HeadError::BadHost)?),
+        None => Ok(uri),
+    }
 }
 
 /// The target with an authority. Its scheme was lost with the authority that was not there; inside the mesh it is `http`.
@@ -165,6 +178,23 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     match value.strip_prefix(b"application/grpc") {
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
         None => false,
+    }
+}
+
+/// Makes the changes of fields that a route makes.
+pub(super) fn change(headers: &mut HeaderMap, changes: &FieldChanges) {
+    for name in changes.set.iter().map(|(name, _)| name).chain(&changes.remove) {
+        headers.remove(&**name);
+    }
+    for (name, value) in changes.lines() {
+        append(headers, name, value);
+    }
+}
+
+/// One more line. What is no field, which no configuration that was checked holds, is left out.
+pub(super) fn append(headers: &mut HeaderMap, name: &Name, value: &Name) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes())) {
+        headers.append(name, value);
     }
 }
 

@@ -91,7 +91,7 @@ fn check_request(head: &Head<'_>, is_outbound: bool) {
 
 fn sent_on(head: &Head<'_>, request: &Request, is_outbound: bool) -> Vec<u8> {
     let host = SocketAddr::new(PEER, 80);
-    let additions = Additions { peer: PEER, is_outbound, request_id: "id", shorten: false, host, path: None };
+    let additions = Additions { peer: PEER, tells: true, is_outbound, request_id: "id", shorten: false, host, path: None, authority: None, changes: None };
     let mut out = Rc::new(Buffers::default()).take();
     request::patch(head, request, &additions, &mut out);
     out.filled().to_vec()
@@ -101,7 +101,7 @@ fn check_response(head: &Head<'_>, choice: u8) {
     let asked = Asked { is_head: choice & 2 != 0, is_connect: choice & 4 != 0, upgrade: choice & 8 != 0, is_old: choice & 16 != 0 };
     let Ok(response) = Response::judge(head, asked) else { return };
     let mut out = Rc::new(Buffers::default()).take();
-    response::patch(head, &response, asked, Keep::Silently, &mut out);
+    response::patch(head, &response, asked, Keep::Silently, None, &mut out);
     let sent = out.filled().to_vec();
     let again = parse(&sent);
     let judged = Response::judge(&again, asked).expect("what is sent on is accepted by the next proxy");

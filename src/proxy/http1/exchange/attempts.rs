@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
+use leno_core::filters::FieldChanges;
 use leno_core::resilience::Outcome;
 
 use super::super::flow::{Stopped, Upload, beside};
@@ -19,6 +20,7 @@ use crate::buffers::{Buffer, Buffers};
 use crate::connection::Side;
 use crate::dial::{DialError, dial_peer, may_use};
 use crate::drain::Draining;
+use crate::filters::Filtered;
 use crate::io::Io;
 use crate::pool::{Peer, Sure};
 use crate::target::{OTHERS_MAX, Refusal};
@@ -36,6 +38,8 @@ pub(super) struct Arrived {
 /// Why there is no response.
 pub(super) enum Failure {
     Refused(Refusal),
+    /// The route has the proxy answer itself.
+    Replied,
     Client(Stopped),
 }
 
@@ -172,7 +176,8 @@ impl Exchange<'_> {
     async fn attempt(&mut self, io: Io) -> Result<Arrived, Broken> {
         let (client, context) = (&self.connection.io, &self.connection.context);
         let is_from_app = matches!(self.connection.side, Side::Inbound { .. });
-        let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining };
+        let changes = self.target.filtered().and_then(Filtered::response);
+        let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining, changes };
         let response = read_response(&io, client, rules, &context.buffers);
         let up = self.up.run(client, &io, &context.buffers);
         let (response, keep, inbox, out) = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)??;
@@ -188,6 +193,8 @@ struct Rules<'c> {
     is_from_app: bool,
     keep_alive: bool,
     draining: &'c Draining,
+    /// Changes of fields that the route makes.
+    changes: Option<&'c FieldChanges>,
 }
 
 type ResponseRead = (Response, Keep, Buffer, Buffer);
@@ -241,6 +248,6 @@ fn take_head(block: &[u8], range: Range<usize>, rules: Rules<'_>, out: &mut Buff
         (true, true) => Keep::Told,
         (true, false) => Keep::Silently,
     };
-    response::patch(&head, &response, rules.asked, keep, out);
+    response::patch(&head, &response, rules.asked, keep, rules.changes, out);
     Ok((response, keep))
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use leno_core::names::Name;
 use leno_core::resilience::Outcome;
 
 use super::super::answer::Answer;
@@ -98,7 +99,12 @@ impl Exchange<'_> {
     }
 
     /// The proxy answers itself.
-    pub(super) async fn answer(mut self, status: u16, text: &str, reason: &'static str) -> After {
+    pub(super) async fn answer(self, status: u16, text: &str, reason: &'static str) -> After {
+        self.answer_with(status, text, reason, &[]).await
+    }
+
+    /// The proxy answers itself, with `fields` besides those of every answer.
+    pub(super) async fn answer_with(mut self, status: u16, text: &str, reason: &'static str, fields: &[(Name, Name)]) -> After {
         let context = &self.connection.context;
         let whole = self.up.body.is_done();
         let close = !whole || !self.request.keep_alive || context.draining.has_started();
@@ -110,6 +116,7 @@ impl Exchange<'_> {
             tell_kept: self.request.is_old,
             is_head: self.asked.is_head,
             undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+            fields,
         };
         let mut out = context.buffers.take();
         answer.write(&mut out);
@@ -170,7 +177,7 @@ pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str
         Side::Explicit | Side::Outside { .. } => Rc::new(Destination { service: None, version: None, route: None }),
     };
     let mut out = connection.context.buffers.take();
-    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false }.write(&mut out);
+    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false, fields: &[] }.write(&mut out);
     let written = connection.io.write_all(out.filled()).await;
     connection.context.recorder.request(&RequestRecord {
         direction: connection.side.direction(),

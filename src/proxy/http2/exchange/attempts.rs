@@ -58,6 +58,8 @@ pub(super) struct Arrived {
 /// Why there is no response.
 pub(super) enum Failure {
     Refused(Refusal),
+    /// The route has the proxy answer itself.
+    Replied,
     /// The endpoint has reset the stream: the client hears it in the same words.
     Reset(Reason),
     /// The endpoint cannot change to the protocol asked for.

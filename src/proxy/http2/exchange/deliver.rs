@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
+use leno_core::names::Name;
 
 use super::super::Client;
 use super::super::answer::Answer;
@@ -17,6 +18,7 @@ use super::super::head;
 use super::attempts::Arrived;
 use super::{Exchange, spoken};
 use crate::connection::Side;
+use crate::filters::Filtered;
 use crate::http1::head::HeadError;
 use crate::target::Refusal;
 use crate::telemetry::{Access, Destination, RequestRecord};
@@ -30,6 +32,9 @@ impl Exchange {
         self.outcome.grpc_status = head::grpc_status(&parts.headers);
         self.outcome.reason = undelivered.then(|| Refusal::ConnectFailed.reason());
         head::strip(&mut parts.headers);
+        if let Some(changes) = self.target.filtered().and_then(Filtered::response) {
+            head::change(&mut parts.headers, changes);
+        }
         self.up.settle();
         let patience = Patience { who: self.client.who(), lease, limit: self.client.context.settings.stall_timeout };
         let mut down = Flow::once(body, patience);
@@ -105,6 +110,11 @@ impl Exchange {
 
     /// The proxy answers itself.
     pub(super) fn answer(&mut self, status: u16, text: &'static str, reason: &'static str) {
+        self.answer_with(status, text, reason, &[]);
+    }
+
+    /// The proxy answers itself, with `fields` besides those of every answer.
+    pub(super) fn answer_with(&mut self, status: u16, text: &'static str, reason: &'static str, fields: &[(Name, Name)]) {
         let is_inbound = matches!(self.client.side, Side::Inbound { .. });
         let answer = Answer {
             status,
@@ -112,6 +122,7 @@ impl Exchange {
             is_grpc: self.head.is_grpc,
             is_head: self.head.method == Method::HEAD,
             undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+            fields,
         };
         self.outcome.reason = Some(reason);
         match answer.send(&mut self.respond) {
@@ -136,7 +147,7 @@ impl Exchange {
             access: self.outcome.decided.access(),
             method: self.head.method.as_str(),
             path: self.head.asked.as_ref().unwrap_or(&self.head.uri).path_and_query().map_or("", |path| path.as_str()),
-            authority: self.head.uri.authority().map_or("", |authority| authority.as_str()),
+            authority: self.head.asked.as_ref().unwrap_or(&self.head.uri).authority().map_or("", |authority| authority.as_str()),
             request_id: self.head.id.to_str().unwrap_or_default(),
             status: self.outcome.status,
             grpc_status: self.outcome.grpc_status,
@@ -155,7 +166,7 @@ impl Exchange {
 pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respond: &mut SendResponse<Bytes>) {
     let is_host = error == HeadError::BadHost;
     let text = if is_host { "the authority is missing, invalid or contradicts Host\n" } else { "the request target is invalid\n" };
-    let answer = Answer { status: error.status(), text, is_grpc, is_head: parts.method == Method::HEAD, undelivered: false };
+    let answer = Answer { status: error.status(), text, is_grpc, is_head: parts.method == Method::HEAD, undelivered: false, fields: &[] };
     let sent = answer.send(respond).unwrap_or_default();
     let labels = match &client.side {
         Side::Inbound { labels, .. } => Rc::clone(labels),

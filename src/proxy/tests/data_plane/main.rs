@@ -6,6 +6,7 @@ mod authorization;
 mod bodies;
 mod explicit;
 mod failures;
+mod filters;
 mod guards;
 mod http1;
 mod mirrors;

@@ -6,6 +6,7 @@ mod abuse;
 mod authorization;
 mod drain;
 mod failures;
+mod filters;
 mod grpc;
 #[path = "../data_plane/guards.rs"]
 mod guards;

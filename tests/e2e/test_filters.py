@@ -1,0 +1,52 @@
+"""Routes change what they send on, or have the sidecar answer by itself."""
+
+import pytest
+
+import apps
+
+APPS = apps.payment
+
+
+@pytest.fixture
+def policy(shop):
+    """Sets the routes of `payment` for one test, and waits until web's sidecar has them."""
+
+    def set_routes(*routes):
+        shop.create(apps.traffic_policy("payment", *routes))
+        shop.await_reply("web", "http://payment/")
+        return shop.await_condition("TrafficPolicy", "payment", Accepted="True", ResolvedRefs="True", Programmed="True")
+
+    yield set_routes
+    shop.delete("TrafficPolicy", "payment")
+
+
+def under(prefix):
+    return {"path": {"prefix": prefix}}
+
+
+@pytest.mark.parametrize("http2", [[], ["-h2"]], ids=["HTTP/1.1", "HTTP/2"])
+def test_path_host_and_fields_are_changed_on_the_way(shop, policy, http2):
+    policy(
+        {
+            **apps.route("api", under("/api/v1"), v1=1),
+            "rewrite": {"path": {"prefix": "/"}, "host": "ledger.example.com"},
+            "requestHeaders": {"set": {"x-team": "shop"}, "add": {"x-list": "b"}, "remove": ["x-internal"]},
+        },
+        apps.route("others", v1=1),
+    )
+    fields = ["-H", "x-team: other", "-H", "x-list: a", "-H", "x-internal: 1"]
+    told = shop.fetch("web", "http://payment/api/v1/books?page=2", *fields, *http2)
+    assert (told["path"], told["query"], told["host"]) == ("/books", "page=2", "ledger.example.com")
+    headers = {name.lower(): values for name, values in told["headers"].items()}
+    assert headers["x-team"] == ["shop"] and ",".join(headers["x-list"]).replace(" ", "") == "a,b"
+    assert "x-internal" not in headers
+    assert shop.fetch("web", "http://payment/api", *fields, *http2)["headers"]["X-Internal"] == ["1"], "another route's request"
+
+
+@pytest.mark.parametrize("http2", [[], ["-h2"]], ids=["HTTP/1.1", "HTTP/2"])
+def test_a_redirect_is_answered_by_the_sidecar(shop, policy, http2):
+    policy({"name": "moved", "matches": [under("/old")], "redirect": {"path": {"prefix": "/new"}, "status": 301}})
+    counts = shop.count("web", "get", "http://payment/old/a?b", *http2)
+    assert counts["byStatus"] == {"301": 1} and counts["byVersion"] == {"none": 1}, counts
+    assert shop.count("web", "get", "http://payment/new", *http2)["byStatus"] == {"200": 1}
+
