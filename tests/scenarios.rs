@@ -17,10 +17,12 @@ use leno_api as api;
 use leno_core::authorize::{self as access, Call, Claims, Guard, Issuer, Mode, PathRule, Policy, Source, authorize};
 use leno_core::endpoints::{Endpoint, EndpointsId};
 use leno_core::filters::Asked;
+use leno_core::limits::Limits;
 use leno_core::matching::{Match, Mismatch, PathMatch, ValueMatch};
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId, split_authority};
 use leno_core::path::normalise;
 use leno_core::request::{Caller, RequestHead, split_target};
+use leno_core::resilience::Resilience;
 use leno_core::route::{Backend, Decision, Rule, Target, Trace, decide, decide_connection};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
@@ -166,6 +168,9 @@ struct ModelText {
     services: BTreeMap<String, ServiceText>,
     endpoints: BTreeMap<String, Vec<String>>,
     workloads: BTreeMap<String, Vec<String>>,
+    /// By service port: how the endpoints are guarded, where anything is said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    resilience: BTreeMap<String, Vec<String>>,
     /// By workload, then by port (`others` for those to which no service leads): what holds for callers, where it is not the default.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     guards: BTreeMap<String, BTreeMap<String, GuardText>>,
@@ -247,6 +252,7 @@ impl Model {
             services: self.services.iter().map(|service| (service.id.to_string(), service_text(service))).collect(),
             endpoints: endpoints.collect(),
             workloads: workloads.collect(),
+            resilience: self.endpoints.iter().filter_map(resilience_text).collect(),
             guards: self.workloads.iter().map(|it| (it.id.to_string(), guards(it))).filter(|(_, guards)| !guards.is_empty()).collect(),
         }
     }
@@ -280,6 +286,17 @@ fn same<T: PartialEq + Debug>(sent: &T, received: &T) -> Result<()> {
 
 fn resource(name: String, bytes: &[u8]) -> ResourceText {
     ResourceText { name, version: encode::version(bytes).to_string(), bytes: bytes.len() }
+}
+
+fn resilience_text(endpoints: &leno_core::endpoints::Endpoints) -> Option<(String, Vec<String>)> {
+    let Resilience { outliers, breaker, check, limits, panic_percent } = endpoints.resilience.as_deref()?;
+    let mut lines = Vec::new();
+    lines.extend(outliers.as_ref().map(|it| format!("{it:?}")));
+    lines.extend(breaker.as_ref().map(|it| format!("{it:?}")));
+    lines.extend(check.as_ref().map(|it| format!("{it:?}")));
+    lines.extend((*limits != Limits::default()).then(|| format!("{limits:?}")));
+    lines.push(format!("panic below {panic_percent} %"));
+    Some((endpoints.id.to_string(), lines))
 }
 
 fn service_text(service: &Service) -> ServiceText {

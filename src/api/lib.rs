@@ -14,6 +14,7 @@ pub mod filters;
 pub mod k8s;
 pub mod mesh_service;
 pub mod mirror;
+pub mod resilience;
 pub mod rules;
 pub mod schema;
 pub mod security_policy;

@@ -8,6 +8,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::resilience::{CircuitBreaker, OutlierDetection};
 use crate::rules;
 use crate::status::{ProxyStatus, conditions_schema};
 
@@ -82,6 +83,22 @@ pub struct MeshServiceSpec {
     /// How one endpoint is chosen among many. Default: LeastRequest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+
+    /// Leaves endpoints out for a time that fail. Default: none is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+
+    /// Stops calling an endpoint that fails, until trials succeed. When the breakers of all endpoints are open, requests are answered
+    /// 503 at once. Default: no breaker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+
+    /// When fewer than this share of the endpoints, in percent, are healthy (not left out by outlierDetection), all of them are used:
+    /// a few that are healthy would not bear what was meant for all. 0 is never, and requests are answered 503 when nobody is
+    /// healthy. Endpoints whose circuit breaker is open are not called in any case. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub healthy_panic_percent: Option<u8>,
 }
 
 /// Something outside the cluster.

@@ -176,6 +176,7 @@ impl Breaker {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -184,7 +185,7 @@ mod tests {
         CircuitBreaker { failure_threshold: 3, success_threshold: 2, open_for: Duration::from_secs(10), half_open_requests: 2 };
 
     fn told(breaker: &mut Breaker, failed: bool, now: Instant) -> Option<Phase> {
-        let (permit, _) = breaker.admit(&POLICY, now).expect("it admits");
+        let Some((permit, _)) = breaker.admit(&POLICY, now) else { panic!("it does not admit") };
         breaker.release(permit);
         breaker.record(&POLICY, permit, failed, now)
     }

@@ -252,6 +252,7 @@ pub fn most_ejected(count: usize, percent: u8) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

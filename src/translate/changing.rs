@@ -263,7 +263,8 @@ impl Namespace {
             (_, _) => empty,
         };
         let versions_differ = !same(|a, b| a.versions == b.versions, !versions(&before) && !versions(&after));
-        if versions_differ {
+        let guards = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.resilience.clone());
+        if versions_differ || guards(&before) != guards(&after) {
             self.touch_endpoints(service, effects);
         }
         if versions_differ || !same(|a, b| a.ports == b.ports, false) {

@@ -28,6 +28,7 @@ mod outside;
 mod policy;
 pub mod report;
 mod reporting;
+mod resilience;
 mod resolve;
 mod security;
 mod service;

@@ -1,14 +1,17 @@
 //! What a MeshService means.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use leno_api as api;
 use leno_api::k8s::Labels;
 use leno_core::balance::Algorithm;
 use leno_core::names::Name;
+use leno_core::resilience::Resilience;
 use leno_core::service::Protocol;
 
 use crate::outside::{self, Outside};
+use crate::resilience;
 
 /// A good MeshService.
 #[derive(Debug, PartialEq)]
@@ -23,6 +26,8 @@ pub(crate) struct Mesh {
     pub(crate) versions: Vec<Version>,
     /// How an endpoint is chosen.
     pub(crate) balancer: Algorithm,
+    /// How it is guarded, where that is said.
+    pub(crate) resilience: Option<Arc<Resilience>>,
     /// What it is, where that is outside the cluster: then `service` is its own name.
     pub(crate) outside: Option<Outside>,
 }
@@ -77,7 +82,8 @@ pub(crate) fn read(object: &api::MeshService) -> Result<Mesh, Vec<String>> {
         problems.push(format!("spec.ports[{index}]: port {} is listed twice: list it once.", port.port));
     }
     let outside = spec.external.as_ref().map(|external| outside::read(spec, external, &mut problems));
-    if problems.is_empty() { Ok(mesh(object, outside)) } else { Err(problems) }
+    let resilience = resilience::read(spec, &mut problems);
+    if problems.is_empty() { Ok(Mesh { resilience, ..mesh(object, outside) }) } else { Err(problems) }
 }
 
 fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
@@ -93,6 +99,7 @@ fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
         versions: spec.versions.iter().map(|it| Version { name: it.name.as_str().into(), labels: it.labels.iter().collect() }).collect(),
         balancer: algorithm(object.algorithm()),
         outside,
+        resilience: None,
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Object {
     /// v1 Pod.
     Pod(api::k8s::Pod),
     /// leno.dev/v1alpha1 MeshService.
-    MeshService(api::MeshService),
+    MeshService(Box<api::MeshService>),
     /// leno.dev/v1alpha1 TrafficPolicy.
     TrafficPolicy(api::TrafficPolicy),
     /// leno.dev/v1alpha1 SecurityPolicy.

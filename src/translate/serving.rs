@@ -34,7 +34,8 @@ impl Namespace {
         let service = self.mesh_service(name)?;
         let port = service.port(number)?;
         if let Some(mesh) = self.outside(name) {
-            return mesh.outside.as_ref().map(|outside| outside_endpoints(service, number, outside));
+            let resilience = mesh.resilience.clone();
+            return mesh.outside.as_ref().map(|outside| Endpoints { resilience, ..outside_endpoints(service, number, outside) });
         }
         let mut candidates = self.candidates(service, port);
         // Ready ones; those that drain only where nobody is ready (KEP-1669).
@@ -51,7 +52,12 @@ impl Namespace {
                 None => drop(endpoints.insert(candidate.address, new)),
             }
         }
-        Some(Endpoints { endpoints: endpoints.into_values().collect(), ..Endpoints::new(EndpointsId::new(service.id.clone(), number)) })
+        let resilience = self.mesh_in_force(name).and_then(|(_, mesh)| mesh.resilience.clone());
+        Some(Endpoints {
+            endpoints: endpoints.into_values().collect(),
+            resilience,
+            ..Endpoints::new(EndpointsId::new(service.id.clone(), number))
+        })
     }
 
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {

@@ -19,6 +19,7 @@ use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
 use crate::filters;
+use crate::resilience;
 use crate::security::{Guards, egress_of};
 use crate::wire::leno as wire;
 
@@ -83,6 +84,9 @@ pub enum DecodeError {
         /// What is wrong.
         source: InvalidPattern,
     },
+    /// A percentage is above 100.
+    #[error("{0} percent is above 100")]
+    Percent(u32),
     /// No network.
     #[error("{0:?} is no network in CIDR notation")]
     Network(String),
@@ -117,7 +121,8 @@ pub fn decode_endpoints(bytes: &[u8]) -> Result<Endpoints, DecodeError> {
         Arc::new(Origination { server_name: it.server_name.into(), roots })
     });
     let endpoints = list.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
-    Ok(Endpoints { endpoints, origination, ..Endpoints::new(message.id.parse()?) })
+    let resilience = message.resilience.map(|it| resilience::decoded(it).map(Arc::new)).transpose()?;
+    Ok(Endpoints { endpoints, origination, resilience, ..Endpoints::new(message.id.parse()?) })
 }
 
 /// The workload in `bytes`.
@@ -255,7 +260,7 @@ fn balancer(number: i32) -> Result<Algorithm, DecodeError> {
     }
 }
 
-fn duration(message: Option<wire::Duration>) -> Result<Option<Duration>, DecodeError> {
+pub(crate) fn duration(message: Option<wire::Duration>) -> Result<Option<Duration>, DecodeError> {
     match message {
         None => Ok(None),
         Some(it) if it.nanos >= 1_000_000_000 => Err(DecodeError::Nanos(it.nanos)),

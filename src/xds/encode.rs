@@ -20,6 +20,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::filters;
+use crate::resilience;
 use crate::security::{GuardTables, egress};
 use crate::wire::leno as wire;
 
@@ -49,7 +50,8 @@ pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
         }
     };
     let (versions, identities) = (versions.names, identities.names);
-    let message = wire::Endpoints { id: endpoints.id.to_string(), versions, endpoints: plain, identities, origination };
+    let resilience = endpoints.resilience.as_deref().map(resilience::encoded);
+    let message = wire::Endpoints { id: endpoints.id.to_string(), versions, endpoints: plain, identities, origination, resilience };
     message.encode_to_vec().into()
 }
 
@@ -218,7 +220,7 @@ fn balancer(algorithm: Algorithm) -> wire::Balancer {
     }
 }
 
-fn duration(duration: Duration) -> wire::Duration {
+pub(crate) fn duration(duration: Duration) -> wire::Duration {
     wire::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() }
 }
 

@@ -14,6 +14,7 @@ mod filters;
 pub mod frame;
 pub mod message;
 mod mirror;
+mod resilience;
 pub mod security;
 pub mod server;
 pub mod subject;

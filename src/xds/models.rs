@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
+use leno_core::breaker::CircuitBreaker;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
+use leno_core::health::{HealthCheck, Probe};
+use leno_core::limits::Limits;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::mirror::Mirror;
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
+use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::percentage::Percentage;
+use leno_core::resilience::Resilience;
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::trust::{Held, Trust};
@@ -33,10 +38,65 @@ pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
     let id = (service_id(), any::<u16>()).prop_map(|(service, port)| EndpointsId::new(service, port));
     let roots = vec(vec(any::<u8>(), 0..40).prop_map(Arc::from), 0..3);
     let origination = (text(), roots).prop_map(|(server_name, roots)| Arc::new(Origination { server_name, roots }));
-    (id, vec(endpoint, 0..20), option::of(origination)).prop_map(|(id, endpoints, origination)| Endpoints {
+    let resilience = option::of(resilience().prop_map(Arc::new));
+    (id, vec(endpoint, 0..20), option::of(origination), resilience).prop_map(|(id, endpoints, origination, resilience)| Endpoints {
         endpoints,
         origination,
+        resilience,
         ..Endpoints::new(id)
+    })
+}
+
+fn resilience() -> impl Strategy<Value = Resilience> {
+    let time = any::<Duration>;
+    let rate = any::<(u32, u32, u32)>().prop_map(|(min_requests, min_endpoints, deviation_percent)| SuccessRate {
+        min_requests,
+        min_endpoints,
+        deviation_percent,
+    });
+    let outliers = (any::<(u32, u32)>(), time(), time(), time(), 0u8..=100, option::of(rate));
+    let outliers = outliers.prop_map(|(counts, interval, base, most, percent, success_rate)| OutlierDetection {
+        consecutive_errors: counts.0,
+        consecutive_gateway_errors: counts.1,
+        interval,
+        base_ejection_time: base,
+        max_ejection_time: most,
+        max_ejection_percent: percent,
+        success_rate,
+    });
+    let breaker = (any::<(u32, u32, u32)>(), time()).prop_map(|(numbers, open_for)| CircuitBreaker {
+        failure_threshold: numbers.0,
+        success_threshold: numbers.1,
+        open_for,
+        half_open_requests: numbers.2,
+    });
+    let number = || option::of(any::<u32>());
+    let limits = (number(), number(), number(), number(), option::of(time()), option::of(time()));
+    let limits = limits.prop_map(|(connections, pending, requests, retries, connect_timeout, idle_timeout)| Limits {
+        connections,
+        pending,
+        requests,
+        retries,
+        connect_timeout,
+        idle_timeout,
+    });
+    (option::of(outliers), option::of(breaker), option::of(health_check()), limits, 0u8..=100)
+        .prop_map(|(outliers, breaker, check, limits, panic_percent)| Resilience { outliers, breaker, check, limits, panic_percent })
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let http = (text(), option::of(text()), vec(any::<(u16, u16)>(), 0..3));
+    let probe = prop_oneof![
+        http.prop_map(|(path, host, expected)| Probe::Http { path, host, expected }),
+        Just(Probe::Tcp),
+        text().prop_map(|service| Probe::Grpc { service }),
+    ];
+    (probe, any::<(Duration, Duration)>(), any::<(u32, u32)>()).prop_map(|(probe, (interval, timeout), thresholds)| HealthCheck {
+        probe,
+        interval,
+        timeout,
+        unhealthy_threshold: thresholds.0,
+        healthy_threshold: thresholds.1,
     })
 }
 

@@ -15,6 +15,7 @@ use leno_translate::{Kind, ObjectKey, Translator};
 use super::access::accesses;
 use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
 use super::filters;
+use super::guards;
 use super::question::{Question, Scheme};
 use super::similar::similar;
 use super::words;
@@ -254,7 +255,7 @@ impl Answer<'_> {
             #[expect(clippy::cast_precision_loss, reason = "weights are below 2^53")]
             let percent = share as f64 * 100.0 / total as f64;
             if share == 0 {
-                destinations.push(Destination { percent, name, drawn, endpoints: Vec::new(), answer: None });
+                destinations.push(Destination { percent, name, drawn, endpoints: Vec::new(), guards: Vec::new(), answer: None });
             } else {
                 destinations.push(self.destination(decide(first), name, percent, drawn));
             }
@@ -264,11 +265,13 @@ impl Answer<'_> {
     }
 
     pub(super) fn destination(&self, backend: Backend<'_>, name: String, percent: f64, drawn: Option<bool>) -> Destination {
+        let mut guards = Vec::new();
         let (endpoints, answer) = match backend {
             Backend::Missing(_) => (Vec::new(), Some("500: the destination does not exist".to_owned())),
             Backend::NoWeight => (Vec::new(), Some("500: no destination may receive it".to_owned())),
             Backend::Endpoints { service, port, version } => {
                 let all = self.translator.endpoints(&EndpointsId::new(service.clone(), port));
+                guards.extend(all.as_ref().and_then(|it| it.resilience.as_deref()).map(guards::words).into_iter().flatten());
                 let all = all.map(|it| it.endpoints).unwrap_or_default();
                 let serving = all.iter().filter(|it| it.serves(version.map(|version| &**version)));
                 let candidates: Vec<_> = serving.map(|endpoint| candidate(service, endpoint)).collect();
@@ -276,7 +279,7 @@ impl Answer<'_> {
                 (candidates, answer)
             }
         };
-        Destination { percent, name, drawn, endpoints, answer }
+        Destination { percent, name, drawn, endpoints, guards, answer }
     }
 
     pub(super) fn target_words(&self, target: &route::Target) -> String {
@@ -311,7 +314,7 @@ impl Answer<'_> {
 }
 
 fn nobody(answer: String) -> Destination {
-    Destination { percent: 100.0, name: "nobody".to_owned(), drawn: None, endpoints: Vec::new(), answer: Some(answer) }
+    Destination { percent: 100.0, name: "nobody".to_owned(), drawn: None, endpoints: Vec::new(), guards: Vec::new(), answer: Some(answer) }
 }
 
 fn candidate(service: &ServiceId, endpoint: &leno_core::endpoints::Endpoint) -> Candidate {

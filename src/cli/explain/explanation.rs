@@ -128,6 +128,9 @@ pub struct Destination {
     pub drawn: Option<bool>,
     /// Who may take the request.
     pub endpoints: Vec<Candidate>,
+    /// How they are guarded: circuit breaker, outlier detection, limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<String>,
     /// What the proxy answers itself, when nobody may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,

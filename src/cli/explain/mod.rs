@@ -9,6 +9,7 @@ pub mod cluster;
 mod defaults;
 pub mod explanation;
 mod filters;
+mod guards;
 pub mod question;
 mod similar;
 pub mod text;

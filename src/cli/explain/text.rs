@@ -100,7 +100,7 @@ fn judged_words(judged: &Judged) -> String {
 }
 
 fn destination_lines(label: &str, destination: &Destination, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Destination { percent, name, drawn, endpoints, answer } = destination;
+    let Destination { percent, name, drawn, endpoints, guards, answer } = destination;
     let percent = format!("{percent:.2}");
     let percent = percent.trim_end_matches('0').trim_end_matches('.');
     let drawn = if *drawn == Some(true) { "  <- drawn" } else { "" };
@@ -112,10 +112,10 @@ fn destination_lines(label: &str, destination: &Destination, f: &mut fmt::Format
     for candidate in endpoints.iter().take(ENDPOINTS_MAX) {
         writeln!(f, "{:<25}{}", "", candidate_words(candidate))?;
     }
-    match endpoints.len().checked_sub(ENDPOINTS_MAX) {
-        Some(more @ 1..) => writeln!(f, "{:<25}and {more} more", ""),
-        Some(0) | None => Ok(()),
+    if let Some(more @ 1..) = endpoints.len().checked_sub(ENDPOINTS_MAX) {
+        writeln!(f, "{:<25}and {more} more", "")?;
     }
+    guards.iter().try_for_each(|guard| writeln!(f, "{:<25}{guard}", ""))
 }
 
 fn candidate_words(candidate: &Candidate) -> String {

@@ -108,7 +108,7 @@ impl Watchable for Lenient<api::MeshService> {
         let key = self.key();
         self.change(key, |mut object| {
             object.metadata.managed_fields = None;
-            Object::MeshService(object)
+            Object::MeshService(Box::new(object))
         })
     }
 }

@@ -396,3 +396,22 @@ proptest! {
         prop_assert!(translator.is_empty());
     }
 }
+
+/// Guards travel with the endpoints, so that they hold for whoever sends requests there.
+#[test]
+fn a_guard_that_comes_changes_or_goes_touches_the_endpoints() {
+    let mut translator = translator(&[PAYMENT, super::PODS, SLICE, VERSIONS]);
+    let id = EndpointsId::new(ServiceId::new("shop", "payment"), 80);
+    let breaker = |translator: &Translator| translator.endpoints(&id).unwrap().resilience.clone().and_then(|it| it.breaker);
+    for (number, (spec, failures)) in
+        [("circuitBreaker: {}", Some(5)), ("circuitBreaker: {failureThreshold: 2}", Some(2)), ("hosts: []", None)].into_iter().enumerate()
+    {
+        let generation = number + 2;
+        let object = format!(
+            "kind: MeshService\nmetadata: {{name: payment, namespace: shop, generation: {generation}, creationTimestamp: 2026-01-02T00:00:00Z}}\nspec: {{versions: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}], {spec}}}\n"
+        );
+        let touched = apply(&mut translator, &object);
+        assert!(touched.endpoints.contains(&id), "{spec}");
+        assert_eq!(breaker(&translator).map(|it| it.failure_threshold), failures, "{spec}");
+    }
+}

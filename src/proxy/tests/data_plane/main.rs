@@ -11,6 +11,7 @@ mod guards;
 mod http1;
 mod mirrors;
 mod opaque;
+mod resilience;
 mod slow;
 #[expect(dead_code, reason = "what only tests of what leaves the cluster use")]
 mod support;

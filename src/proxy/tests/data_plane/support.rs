@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use leno_core::balance::Algorithm;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::names::{Name, ServiceId, WorkloadId};
+use leno_core::resilience::Resilience;
 use leno_core::route::RouteTable;
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_proxy::control::{Alias, Ask, Update};
@@ -130,8 +131,19 @@ impl Mesh {
     }
 
     pub(crate) fn set_these(&self, endpoints: Vec<Endpoint>) {
-        let id = EndpointsId::new(payment(), PORT);
-        let endpoints = Arc::new(Endpoints { endpoints, ..Endpoints::new(id.clone()) });
+        self.set_all(Endpoints { endpoints, ..Endpoints::new(EndpointsId::new(payment(), PORT)) });
+    }
+
+    /// Endpoints that are guarded.
+    pub(crate) fn set_guarded(&self, addresses: &[SocketAddr], resilience: &Resilience) {
+        let mut endpoints: Vec<_> = addresses.iter().map(|address| Endpoint::at(*address)).collect();
+        endpoints.sort_by_key(|endpoint| endpoint.address);
+        let resilience = Some(Arc::new(resilience.clone()));
+        self.set_all(Endpoints { endpoints, resilience, ..Endpoints::new(EndpointsId::new(payment(), PORT)) });
+    }
+
+    fn set_all(&self, endpoints: Endpoints) {
+        let (id, endpoints) = (endpoints.id.clone(), Arc::new(endpoints));
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }

@@ -13,6 +13,7 @@ mod guards;
 mod limits;
 mod mirrors;
 mod peers;
+mod resilience;
 mod streams;
 #[path = "../data_plane/support.rs"]
 #[expect(dead_code, reason = "what only the HTTP/1 tests use")]

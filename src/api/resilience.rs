@@ -1,0 +1,79 @@
+//! What a MeshService says of endpoints that fail and of callers that are too many.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Duration;
+
+/// Endpoints that fail are left out for a time. Every sidecar judges by what it sees itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutlierDetection {
+    /// Failures in a row after which an endpoint is left out: answers of 5xx (in gRPC UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and
+    /// DATA_LOSS), connections that cannot be made or break, and requests that are not answered in time. 0 is never. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub consecutive_errors: Option<u32>,
+    /// The same, for failures that a gateway tells: 502, 503 and 504 (in gRPC UNAVAILABLE and DEADLINE_EXCEEDED), connections that
+    /// cannot be made or break, and requests that are not answered in time. 0 is never. Default: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub consecutive_gateway_errors: Option<u32>,
+    /// How often success rates are compared, and how long an endpoint has to be in for one of its ejections to be forgotten.
+    /// Default: 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// How long an endpoint is left out the first time; the second time it is twice as long, and so on. Default: 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_ejection_time: Option<Duration>,
+    /// How long an endpoint is left out at most, if that is more than baseEjectionTime. Default: 5m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ejection_time: Option<Duration>,
+    /// Which share of the endpoints may be left out at once, in percent. One always may; see healthyPanicPercent too. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub max_ejection_percent: Option<u8>,
+    /// Leaves endpoints out that fail much more than the others, too. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success_rate: Option<SuccessRate>,
+}
+
+/// Which endpoints fail much more than the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SuccessRate {
+    /// How many requests an endpoint must have had from one sidecar within an interval for its rate to count. Default: 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_requests: Option<u32>,
+    /// How many endpoints must have had that many for rates to be compared. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub min_endpoints: Option<u32>,
+    /// How far below the mean of all rates an endpoint's may be, in percent of their standard deviation. Default: 190.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub deviation_percent: Option<u32>,
+}
+
+/// When an endpoint is not called any more, and when it is again. Every sidecar judges by what it sees itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CircuitBreaker {
+    /// Failures in a row (as outlierDetection.consecutiveErrors counts them) that open the breaker: the endpoint is not called. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub failure_threshold: Option<u32>,
+    /// Successful trials that close it again; one that fails opens it anew. Default: 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub success_threshold: Option<u32>,
+    /// How long it stays open before trials are let pass, and how long trials may all stay without an answer before others are.
+    /// Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_for: Option<Duration>,
+    /// Trials that may wait for an answer at once. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub half_open_requests: Option<u32>,
+}

@@ -1,0 +1,68 @@
+//! How endpoints are guarded, in words.
+
+use std::time::Duration;
+
+use leno_core::breaker::CircuitBreaker;
+use leno_core::outlier::OutlierDetection;
+use leno_core::resilience::Resilience;
+
+/// One line for each thing that guards a service's endpoints.
+pub(super) fn words(resilience: &Resilience) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(resilience.breaker.as_ref().map(breaker));
+    lines.extend(resilience.outliers.as_ref().map(outliers));
+    if resilience.outliers.is_some() || resilience.check.is_some() {
+        lines.push(match resilience.panic_percent {
+            0 => "panic: never; without a healthy endpoint the answer is 503".to_owned(),
+            percent => format!("panic: with less than {percent} % of the endpoints healthy, all are used"),
+        });
+    }
+    lines
+}
+
+fn breaker(it: &CircuitBreaker) -> String {
+    let CircuitBreaker { failure_threshold, success_threshold, open_for, half_open_requests } = it;
+    format!(
+        "circuit breaker: opens after {failure_threshold} failures in a row, for {open_for:?}; closes after {success_threshold} good trials, of which {half_open_requests} may wait at once"
+    )
+}
+
+fn outliers(it: &OutlierDetection) -> String {
+    let mut causes = Vec::new();
+    if it.consecutive_errors > 0 {
+        causes.push(format!("{} failures in a row", it.consecutive_errors));
+    }
+    if it.consecutive_gateway_errors > 0 {
+        causes.push(format!("{} gateway failures in a row", it.consecutive_gateway_errors));
+    }
+    if let Some(rate) = it.success_rate {
+        causes.push(format!("a success rate {} % of the standard deviation below the mean", rate.deviation_percent));
+    }
+    if causes.is_empty() {
+        return "outlier detection: nothing is looked for".to_owned();
+    }
+    let (base, most) = (it.base_ejection_time, it.max_ejection_time.max(it.base_ejection_time));
+    let growing = |most: Duration| if most > base { format!(", growing to {most:?}") } else { String::new() };
+    let (causes, growing, percent) = (causes.join(" or "), growing(most), it.max_ejection_percent);
+    format!("outlier detection: after {causes} left out for {base:?}{growing}; at most {percent} % of the endpoints, or one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_are_told_in_words() {
+        assert!(words(&Resilience::default()).is_empty());
+        let both =
+            Resilience { breaker: Some(CircuitBreaker::default()), outliers: Some(OutlierDetection::default()), ..Resilience::default() };
+        assert_eq!(
+            words(&both),
+            [
+                "circuit breaker: opens after 5 failures in a row, for 60s; closes after 2 good trials, of which 3 may wait at once",
+                "outlier detection: after 5 failures in a row left out for 30s, growing to 300s; at most 50 % of the endpoints, or one",
+                "panic: with less than 50 % of the endpoints healthy, all are used",
+            ]
+        );
+    }
+}
