@@ -23,6 +23,7 @@ use leno_core::names::{Identity, Name, ServiceId, WorkloadId, split_authority};
 use leno_core::path::normalise;
 use leno_core::request::{Caller, RequestHead, split_target};
 use leno_core::resilience::Resilience;
+use leno_core::retry::{Reason, Retry};
 use leno_core::route::{Backend, Decision, Rule, Target, Trace, decide, decide_connection};
 use leno_core::service::Service;
 use leno_core::workload::Workload;
@@ -198,6 +199,8 @@ struct ServiceText {
     policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RuleText>,
 }
@@ -214,6 +217,10 @@ struct RuleText {
     /// What it does to requests and responses besides.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     filters: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -307,6 +314,7 @@ fn service_text(service: &Service) -> ServiceText {
         balancer: service.balancer.to_string(),
         policy: service.routes.policy().map(ToString::to_string),
         timeout: service.routes.timeout().map(|it| format!("{it:?}")),
+        retry: service.routes.retry().map(|it| retry_text(it)),
         routes: service.routes.rules().iter().map(rule_text).collect(),
     }
 }
@@ -319,6 +327,8 @@ fn rule_text(rule: &Rule) -> RuleText {
         matches: rule.matches.iter().map(match_text).collect(),
         destinations: destinations.collect(),
         timeout: rule.timeout.map(|it| format!("{it:?}")),
+        idle_timeout: rule.idle_timeout.map(|it| format!("{it:?}")),
+        retry: rule.retry.as_ref().map(|it| retry_text(it)),
         mirrors: rule.mirrors.iter().map(|mirror| format!("{} to {}", mirror.percentage, target_text(&mirror.target))).collect(),
         filters: rule.filters.iter().flat_map(|filters| filters.words()).collect(),
     }
@@ -331,6 +341,14 @@ fn target_text(target: &Target) -> String {
         Target::Service { service, port: Some(port) } => format!("service {service}:{port}"),
         Target::Missing(what) => format!("nobody: no {what}"),
     }
+}
+
+fn retry_text(retry: &Retry) -> String {
+    let on: Vec<&str> = retry.on.iter().map(Reason::as_str).collect();
+    let methods = if retry.methods.is_empty() { "idempotent".to_owned() } else { retry.methods.join(" ") };
+    let (base, max) = (retry.backoff.base, retry.backoff.max);
+    let each = retry.per_try_timeout.map_or_else(String::new, |it| format!(" each within {it:?}"));
+    format!("{} more{each} on {}, {methods}, {base:?} to {max:?} apart", retry.attempts, on.join(" "))
 }
 
 fn match_text(conditions: &Match) -> String {
@@ -432,6 +450,10 @@ struct Judged {
     /// What its filters make of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     filters: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<String>,
     /// Draws by where they lead.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     backends: BTreeMap<String, u64>,
@@ -518,6 +540,8 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
         rule: None,
         timeout: None,
         filters: BTreeMap::new(),
+        idle_timeout: None,
+        retry: None,
         backends: BTreeMap::new(),
         access: BTreeMap::new(),
     };
@@ -534,7 +558,14 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
     for draw in 0..request.draws {
         let mut recorder = Recorder::default();
         let decision = if method == "CONNECT" {
-            Decision { rule: None, matched: None, backend: decide_connection(&service, port), timeout: None }
+            Decision {
+                rule: None,
+                matched: None,
+                backend: decide_connection(&service, port),
+                timeout: None,
+                idle_timeout: None,
+                retry: None,
+            }
         } else {
             decide(&service, port, &head, draw, &mut recorder)
         };
@@ -554,6 +585,8 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
         }
         judged.rule = decision.rule.map(|rule| rule.name.to_string());
         judged.timeout = decision.timeout.map(|it| format!("{it:?}"));
+        judged.idle_timeout = decision.idle_timeout.map(|it| format!("{it:?}"));
+        judged.retry = decision.retry.map(|it| retry_text(it));
         judged.judged = recorder.0;
     }
     Ok(judged)

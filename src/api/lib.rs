@@ -6,7 +6,7 @@
 //! Decoding is lenient, so that no odd object stops a list; [`check()`] is strict, for people's files: it holds an object
 //! against the very schema that the API server enforces.
 //!
-//! Reading order: [`mesh_service`], [`traffic_policy`], [`filters`], [`security_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
+//! Reading order: [`mesh_service`], [`traffic_policy`], [`retry`], [`filters`], [`security_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
 
 pub mod check;
 pub mod duration;
@@ -15,6 +15,7 @@ pub mod k8s;
 pub mod mesh_service;
 pub mod mirror;
 pub mod resilience;
+pub mod retry;
 pub mod rules;
 pub mod schema;
 pub mod security_policy;

@@ -168,6 +168,23 @@ pub const METHOD: Rule = Rule {
     test: Test::Pattern("^[A-Z][A-Z0-9_-]*$"),
 };
 
+/// Methods that may be repeated.
+pub const RETRY_METHODS: Rule = Rule {
+    message: "write methods in capitals, such as POST; for those that may be repeated without harm, leave methods out",
+    test: Test::Cel(r#"self.all(m, m.matches("^[A-Z][A-Z0-9_-]*$"))"#, |value| {
+        elements(value).all(|method| method.as_str().is_some_and(|text| is_match("^[A-Z][A-Z0-9_-]*$", text)))
+    }),
+};
+
+/// Times between tries.
+pub const BACKOFF: Rule = Rule {
+    message: "write a backoff whose max is not below its base, such as {base: 25ms, max: 250ms}",
+    test: Test::Cel("!has(self.base) || !has(self.max) || duration(self.base) <= duration(self.max)", |value| {
+        let time = |field: &str| value.get(field).and_then(Value::as_str).and_then(|text| Duration::from(text).parse().ok());
+        time("base").zip(time("max")).is_none_or(|(base, max)| base <= max)
+    }),
+};
+
 /// One condition on a path.
 pub const ONE_PATH: Rule = Rule {
     message: "give path exactly one of exact, prefix and regex, such as {prefix: /api}; for every path, leave path out",
@@ -345,6 +362,8 @@ const ALL: &[&Rule] = &[
     &ROUTE_NAMES,
     &SOME_WEIGHT,
     &METHOD,
+    &RETRY_METHODS,
+    &BACKOFF,
     &ONE_PATH,
     &PATH_EXACT,
     &PATH_PREFIX,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 use crate::filters::{HeaderChanges, Redirect, Rewrite};
 use crate::mirror::Mirror;
+use crate::retry::Retry;
 use crate::rules;
 use crate::rules::filters as filter_rules;
 use crate::status::{ProxyStatus, conditions_schema};
@@ -59,6 +60,11 @@ pub struct TrafficPolicySpec {
     /// Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+
+    /// What is tried again, for every route that does not say it itself. Default: only what no app can have seen, at up to
+    /// two other endpoints, and once more a request that may be repeated and met a connection that was just being closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 
     /// Rules for requests. The most specific match wins, whatever the order of the list: exact path, then regex, then the
     /// longest prefix; then a method; then most headers; then most query parameters; then the first in the list. What no
@@ -131,6 +137,13 @@ pub struct Route {
     /// Requests of this route are answered with another place to go to; nothing is sent on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// Time in which, once a response has begun, at least one byte must come or go: of the response, of a request that is
+    /// still on its way, or of what a WebSocket carries. After that the stream is reset. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// What of this route is tried again; it stands for the whole of `spec.retry`. Default: `spec.retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Conditions on a request: all of them hold when it matches.

@@ -3,7 +3,7 @@
 //! Everything here is a function of values: time and randomness come in as arguments, nothing does I/O.
 //! The proxy runs these functions for each request, `leno explain` prints them, tests call them directly.
 //!
-//! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`filters`], [`balance`], [`authorize`], [`path`], [`resilience`].
+//! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`filters`], [`retry`], [`balance`], [`authorize`], [`path`], [`resilience`].
 
 pub mod authorize;
 pub mod balance;
@@ -20,6 +20,7 @@ pub mod path;
 pub mod percentage;
 pub mod request;
 pub mod resilience;
+pub mod retry;
 pub mod route;
 pub mod service;
 pub mod trust;

@@ -13,6 +13,7 @@ use crate::matching::{Match, Mismatch};
 use crate::mirror::Mirror;
 use crate::names::{Name, ServiceId};
 use crate::request::RequestHead;
+use crate::retry::Retry;
 use crate::service::Service;
 use crate::weight::{Weight, pick_weighted};
 
@@ -21,6 +22,7 @@ use crate::weight::{Weight, pick_weighted};
 pub struct RouteTable {
     policy: Option<Name>,
     timeout: Option<Duration>,
+    retry: Option<Arc<Retry>>,
     rules: Vec<Rule>,
     /// Indices of (rule, match), most specific first: the order in which matches are judged.
     order: Vec<(usize, usize)>,
@@ -41,6 +43,10 @@ pub struct Rule {
     pub mirrors: Vec<Mirror>,
     /// What else it does to requests and responses; `None` is nothing.
     pub filters: Option<Arc<Filters>>,
+    /// Time in which, once a response has begun, a byte must come or go; `None` is unlimited.
+    pub idle_timeout: Option<Duration>,
+    /// What is tried again; `None` takes the policy's.
+    pub retry: Option<Arc<Retry>>,
 }
 
 /// One weighted destination of a rule.
@@ -79,6 +85,10 @@ pub struct Decision<'t> {
     pub backend: Backend<'t>,
     /// Time for the whole request, from its first byte to the response's head; `None` is unlimited.
     pub timeout: Option<Duration>,
+    /// Time in which, once a response has begun, a byte must come or go; `None` is unlimited.
+    pub idle_timeout: Option<Duration>,
+    /// What is tried again; `None`: only what is without a policy ([`crate::retry`]).
+    pub retry: Option<&'t Arc<Retry>>,
 }
 
 /// Who is to answer a request.
@@ -122,10 +132,19 @@ pub fn decide<'t>(service: &'t Service, port: u16, request: &RequestHead<'_>, dr
     let table = &service.routes;
     let own = Backend::Endpoints { service: &service.id, port, version: None };
     match table.find(request, trace) {
-        None => Decision { rule: None, matched: None, backend: own, timeout: table.timeout },
+        None => {
+            Decision { rule: None, matched: None, backend: own, timeout: table.timeout, idle_timeout: None, retry: table.retry.as_ref() }
+        }
         Some((rule, matched)) => {
             let backend = if rule.destinations.is_empty() { own } else { rule.backend(&service.id, port, draw) };
-            Decision { rule: Some(rule), matched, backend, timeout: rule.timeout.or(table.timeout) }
+            Decision {
+                rule: Some(rule),
+                matched,
+                backend,
+                timeout: rule.timeout.or(table.timeout),
+                idle_timeout: rule.idle_timeout,
+                retry: rule.retry.as_ref().or(table.retry.as_ref()),
+            }
         }
     }
 }
@@ -144,7 +163,13 @@ impl RouteTable {
         }
         // Stable: equally specific matches stay in list order.
         order.sort_by_key(|(rule, place)| rules[*rule].matches.get(*place).map_or_else(|| Match::default().rank(), Match::rank));
-        Self { policy: Some(policy), timeout, rules, order }
+        Self { policy: Some(policy), timeout, retry: None, rules, order }
+    }
+
+    /// The same table with `retry` for every rule that says nothing else, and for what no rule matches.
+    #[must_use]
+    pub fn with_retry(self, retry: Option<Arc<Retry>>) -> Self {
+        Self { retry, ..self }
     }
 
     /// Name of the policy in force, `namespace/name`.
@@ -155,6 +180,11 @@ impl RouteTable {
     /// Time for every request whose rule says nothing else.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// What is tried again of every request whose rule says nothing else.
+    pub fn retry(&self) -> Option<&Arc<Retry>> {
+        self.retry.as_ref()
     }
 
     /// The rules, in list order.
@@ -316,7 +346,10 @@ mod tests {
         let service = service(Some(Duration::from_secs(3)), vec![rule("a", vec![prefix("/x")])]);
         let (decision, told) = decided(&service, "GET", "/", &[], 0);
         let own = Backend::Endpoints { service: &service.id, port: 80, version: None };
-        assert_eq!(decision, Decision { rule: None, matched: None, backend: own, timeout: Some(Duration::from_secs(3)) });
+        assert_eq!(
+            decision,
+            Decision { rule: None, matched: None, backend: own, timeout: Some(Duration::from_secs(3)), idle_timeout: None, retry: None }
+        );
         assert_eq!(told, [("a".to_owned(), 0, false)]);
         assert_eq!(decide_connection(&service, 80), own);
     }
@@ -327,6 +360,17 @@ mod tests {
         let service = service(Some(Duration::from_secs(15)), vec![quick, rule("rest", vec![])]);
         assert_eq!(decided(&service, "GET", "/quick", &[], 0).0.timeout, Some(Duration::from_millis(5)));
         assert_eq!(decided(&service, "GET", "/", &[], 0).0.timeout, Some(Duration::from_secs(15)));
+    }
+
+    #[test]
+    fn what_a_rule_says_of_retries_comes_whole_before_what_its_policy_says() {
+        let attempts = |attempts| Some(Arc::new(Retry { attempts, ..Retry::default() }));
+        let own = Rule { retry: attempts(5), ..rule("own", vec![prefix("/own")]) };
+        let mut service = service(None, vec![own, rule("rest", vec![prefix("/rest")])]);
+        let tries = |service: &Service, path| decided(service, "GET", path, &[], 0).0.retry.map(|retry| retry.attempts);
+        assert_eq!((tries(&service, "/own"), tries(&service, "/rest")), (Some(5), None));
+        service.routes = service.routes.with_retry(attempts(1));
+        assert_eq!((tries(&service, "/own"), tries(&service, "/rest"), tries(&service, "/")), (Some(5), Some(1), Some(1)));
     }
 
     #[test]

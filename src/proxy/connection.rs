@@ -384,7 +384,7 @@ impl Connection {
             peer: self.peer,
             upstream: Some(dialled.address),
             secured: dialled.secured.as_deref().or(self.secured().as_ref()),
-            reason: carried.cut.as_ref().map(|_| "cut"),
+            reason: carried.reason(),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,
             duration: self.since.elapsed(),

@@ -69,7 +69,7 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<
         },
     };
     let first = connection.first.take();
-    let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers)).await;
+    let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, None)).await;
     connection.record(&dialled, &decided, &carried);
 }
 

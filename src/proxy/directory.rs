@@ -17,6 +17,7 @@ use leno_core::authorize::Guard;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
 use leno_core::resilience::Resilience;
+use leno_core::retry::Budget;
 use leno_core::service::Service;
 use leno_core::workload::Workload;
 use tokio::sync::Notify;
@@ -91,6 +92,8 @@ pub struct EndpointSet {
     current: RefCell<Option<Rc<EndpointIndex>>>,
     /// Picks made so far, for round-robin.
     pub turn: Cell<u64>,
+    /// How many retries it may get.
+    pub budget: RefCell<Budget>,
     used: Cell<Instant>,
 }
 
@@ -201,7 +204,9 @@ impl Directory {
             return Rc::clone(set);
         }
         self.ask(Ask::Endpoints(id.clone()));
-        let set = Rc::new(EndpointSet { id: id.clone(), current: RefCell::new(None), turn: Cell::new(0), used: Cell::new(Instant::now()) });
+        let now = Instant::now();
+        let (turn, budget) = (Cell::new(0), RefCell::new(Budget::new(now)));
+        let set = Rc::new(EndpointSet { id: id.clone(), current: RefCell::new(None), turn, budget, used: Cell::new(now) });
         sets.insert(id, Rc::clone(&set));
         set
     }

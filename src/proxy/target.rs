@@ -5,14 +5,17 @@
 //!
 //! Reading order: [`route()`], [`Route::pick`], [`Refusal`].
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leno_core::balance::{self, Algorithm};
 use leno_core::filters::{Asked, FieldChanges};
 use leno_core::names::{Name, ServiceId};
 use leno_core::request::RequestHead;
+use leno_core::retry::{Budget, Retry};
 use leno_core::route::{self, Backend, Rule, Silent};
 
 use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
@@ -20,7 +23,7 @@ use crate::filters::Filtered;
 use crate::jwt::TokenError;
 use crate::mirror;
 use crate::pool::InFlight;
-use crate::telemetry::Destination;
+use crate::telemetry::{Destination, Origin};
 use crate::worker::Context;
 
 /// Other endpoints tried when one cannot be reached.
@@ -33,12 +36,15 @@ pub struct Route {
     version: Option<Name>,
     rule: Option<Name>,
     algorithm: Algorithm,
+    retry: Option<Arc<Retry>>,
     /// Time until the response's head; `None` is unlimited.
     pub timeout: Option<Duration>,
     /// Who gets a copy of the request.
     pub mirrors: Vec<Self>,
     /// What the rule does besides; `None` is nothing.
     pub filtered: Option<Box<Filtered>>,
+    /// Time in which, once a response has begun, a byte must come or go; `None` is unlimited.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Why the proxy answers itself.
@@ -126,6 +132,11 @@ impl Refusal {
         }
     }
 
+    /// Where it comes from: who has to look.
+    pub fn origin(self) -> Origin {
+        Origin::of(self.reason())
+    }
+
     /// What the caller is told: what happened, and nothing about policies.
     pub fn text(self) -> &'static str {
         match self {
@@ -170,12 +181,14 @@ pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context:
             version: version.cloned(),
             rule: rule.cloned(),
             algorithm: service.balancer,
+            retry: decision.retry.cloned(),
             timeout: decision.timeout,
             mirrors: match decision.rule {
                 Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
                 Some(_) | None => Vec::new(),
             },
             filtered: filters.map(|filters| Filtered::judge(filters, &asked)),
+            idle_timeout: decision.idle_timeout,
         }),
     }
 }
@@ -191,9 +204,11 @@ pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory
             version: version.cloned(),
             rule: None,
             algorithm: view.service.balancer,
+            retry: None,
             timeout: None,
             mirrors: Vec::new(),
             filtered: None,
+            idle_timeout: None,
         }),
     }
 }
@@ -208,7 +223,9 @@ impl Route {
             version: version.cloned(),
             rule: Some(rule.name.clone()),
             algorithm: view.service.balancer,
+            retry: None,
             timeout: None,
+            idle_timeout: None,
             mirrors: Vec::new(),
             filtered: None,
         }
@@ -245,6 +262,16 @@ impl Route {
     /// Changes of the response's fields, where there are any.
     pub fn response_changes(&self) -> Option<&FieldChanges> {
         self.filtered.as_ref()?.response()
+    }
+
+    /// What is tried again, where a policy says it.
+    pub(crate) fn retry(&self) -> Option<&Retry> {
+        self.retry.as_deref()
+    }
+
+    /// What the service may get of retries from this worker.
+    pub(crate) fn budget(&self) -> &RefCell<Budget> {
+        &self.set.budget
     }
 
     /// Whether the request leaves the cluster.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::buffers::{Buffer, Buffers};
+use crate::idle::{Idle, within};
 use crate::io::Io;
 
 /// How a tunnel ended.
@@ -19,19 +20,46 @@ pub struct Carried {
     pub bytes_out: u64,
     /// Why it was cut, if it was.
     pub cut: Option<io::Error>,
+    /// Whether nothing came or went for too long.
+    pub is_idle: bool,
+}
+
+impl Carried {
+    /// Metric label and log field: why it was cut, if it was.
+    pub fn reason(&self) -> Option<&'static str> {
+        match &self.cut {
+            _ if self.is_idle => Some("idle-timeout"),
+            Some(_) => Some("cut"),
+            None => None,
+        }
+    }
 }
 
 /// Carries bytes between `client` and `server` until both directions are closed or one is broken.
 ///
 /// `from_client` and `from_server` are bytes that were read before. A break on one side becomes a reset on both, so that
-/// nobody takes a cut stream for a whole one. There is no idle time: connections that rest for hours are normal.
-pub async fn tunnel(client: &Io, from_client: Option<Buffer>, server: &Io, from_server: Option<Buffer>, buffers: &Rc<Buffers>) -> Carried {
+/// nobody takes a cut stream for a whole one. There is no idle time unless `idle` says so: connections that rest for hours are
+/// normal.
+pub async fn tunnel(
+    client: &Io,
+    from_client: Option<Buffer>,
+    server: &Io,
+    from_server: Option<Buffer>,
+    buffers: &Rc<Buffers>,
+    idle: Option<&Rc<Idle>>,
+) -> Carried {
     let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
+    let moved = |count: &Cell<u64>, bytes: usize| {
+        count.set(count.get() + bytes as u64);
+        if let Some(idle) = idle {
+            idle.touch();
+        }
+    };
     let cut = {
-        let mut up = pin!(flow(client, server, from_client, buffers, &bytes_in));
-        let mut down = pin!(flow(server, client, from_server, buffers, &bytes_out));
+        let mut up = pin!(flow(client, server, from_client, buffers, |bytes| moved(&bytes_in, bytes)));
+        let mut down = pin!(flow(server, client, from_server, buffers, |bytes| moved(&bytes_out, bytes)));
         let (mut up_ended, mut down_ended) = (false, false);
-        poll_fn(|cx| {
+        let both = poll_fn(|cx| {
             for (ended, flow) in
                 [(&mut up_ended, up.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>), (&mut down_ended, down.as_mut())]
             {
@@ -43,21 +71,23 @@ pub async fn tunnel(client: &Io, from_client: Option<Buffer>, server: &Io, from_
                 }
             }
             if up_ended && down_ended { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
+        });
+        within(idle, both).await
     };
-    if cut.is_some() {
+    let is_idle = cut.is_none();
+    let cut = cut.flatten();
+    if cut.is_some() || is_idle {
         client.abort_on_close();
         server.abort_on_close();
     }
-    Carried { bytes_in: bytes_in.get(), bytes_out: bytes_out.get(), cut }
+    Carried { bytes_in: bytes_in.get(), bytes_out: bytes_out.get(), cut, is_idle }
 }
 
 /// Carries one direction to its end.
-async fn flow(from: &Io, to: &Io, first: Option<Buffer>, buffers: &Rc<Buffers>, count: &Cell<u64>) -> io::Result<()> {
+async fn flow(from: &Io, to: &Io, first: Option<Buffer>, buffers: &Rc<Buffers>, moved: impl Fn(usize)) -> io::Result<()> {
     if let Some(first) = first.filter(|first| !first.is_empty()) {
         to.write_all(first.filled()).await?;
-        count.set(count.get() + first.len() as u64);
+        moved(first.len());
     }
     loop {
         from.readable().await?;
@@ -68,7 +98,7 @@ async fn flow(from: &Io, to: &Io, first: Option<Buffer>, buffers: &Rc<Buffers>, 
                 Ok(read) => {
                     block.fill(read);
                     to.write_all(block.filled()).await?;
-                    count.set(count.get() + read as u64);
+                    moved(read);
                     block.clear();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

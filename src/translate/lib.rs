@@ -30,6 +30,7 @@ pub mod report;
 mod reporting;
 mod resilience;
 mod resolve;
+mod retry;
 mod security;
 mod service;
 mod serving;

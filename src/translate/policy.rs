@@ -9,6 +9,7 @@ use leno_api::traffic_policy as spec;
 use leno_core::filters::Filters;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::Name;
+use leno_core::retry::Retry;
 use leno_core::weight::Weight;
 
 use crate::filters;
@@ -21,6 +22,8 @@ pub(crate) struct Policy {
     pub(crate) target: TargetRef,
     /// Time for requests whose route says nothing else.
     pub(crate) timeout: Option<Duration>,
+    /// What is tried again, of requests whose route says nothing else.
+    pub(crate) retry: Option<Arc<Retry>>,
     /// Its routes, in list order.
     pub(crate) routes: Vec<Route>,
 }
@@ -43,6 +46,8 @@ pub(crate) struct Route {
     pub(crate) timeout: Option<Duration>,
     pub(crate) mirrors: Vec<Mirror>,
     pub(crate) filters: Option<Arc<Filters>>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) retry: Option<Arc<Retry>>,
 }
 
 /// Where requests go, as the policy spells it.
@@ -74,6 +79,7 @@ pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>>
         reader.problem("spec.targetRef.name", "name the MeshService or Service that the policy is for.");
     }
     let timeout = reader.duration("spec.timeout", spec.timeout.as_ref());
+    let retry = reader.retry("spec.retry", spec.retry.as_ref());
     let routes = spec.routes.iter().enumerate().map(|(index, route)| reader.route(index, route)).collect();
     let mut names = BTreeSet::new();
     for (index, route) in spec.routes.iter().enumerate().filter(|(_, route)| !route.name.is_empty()) {
@@ -89,7 +95,7 @@ pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>>
         spec::TargetKind::MeshService => TargetRef::MeshService(name),
         spec::TargetKind::Service => TargetRef::Service(name),
     };
-    if reader.problems.is_empty() { Ok(Policy { target, timeout, routes }) } else { Err(reader.problems) }
+    if reader.problems.is_empty() { Ok(Policy { target, timeout, retry, routes }) } else { Err(reader.problems) }
 }
 
 /// Reads on after a problem, so that a person learns all of them at once.
@@ -124,7 +130,9 @@ impl Reader {
         let filters = filters::read(&path, route, &mut |path, message| self.problem(path, message));
         let timeout = self.duration(&format!("{path}.timeout"), route.timeout.as_ref());
         let mirrors = self.mirrors(&path, &route.mirror);
-        Route { name: name.into(), matches, destinations, timeout, mirrors, filters }
+        let idle_timeout = self.duration(&format!("{path}.idleTimeout"), route.idle_timeout.as_ref());
+        let retry = self.retry(&format!("{path}.retry"), route.retry.as_ref());
+        Route { name: name.into(), matches, destinations, timeout, mirrors, filters, idle_timeout, retry }
     }
 
     fn conditions(&mut self, path: &str, spec: &spec::Match) -> Match {

@@ -50,8 +50,10 @@ impl Namespace {
             timeout: route.timeout,
             mirrors: self.mirrors(route, service, mesh),
             filters: route.filters.clone(),
+            idle_timeout: route.idle_timeout,
+            retry: route.retry.clone(),
         });
-        RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect())
+        RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect()).with_retry(policy.retry.clone())
     }
 
     /// Every destination of `policy` that is not there for requests to `service`.

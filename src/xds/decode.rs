@@ -20,6 +20,7 @@ use prost::Message;
 
 use crate::filters;
 use crate::resilience;
+use crate::retry;
 use crate::security::{Guards, egress_of};
 use crate::wire::leno as wire;
 
@@ -49,6 +50,9 @@ pub enum DecodeError {
     /// A fraction of a second is not one.
     #[error("a timeout has {0} nanoseconds; a second has 1000000000")]
     Nanos(u32),
+    /// More tries than a proxy makes.
+    #[error("a request is tried {0} times more; 10 is the most")]
+    Attempts(u32),
     /// A table has fewer entries than an index says.
     #[error("an endpoint has version number {index} of a list of {count}")]
     VersionIndex {
@@ -181,7 +185,7 @@ fn endpoint(message: &wire::Endpoint, table: &[Name], identities: &[Arc<Identity
 
 fn routes(message: wire::RouteTable) -> Result<RouteTable, DecodeError> {
     let rules = message.rules.into_iter().map(rule).collect::<Result<_, _>>()?;
-    Ok(RouteTable::new(message.policy.into(), duration(message.timeout)?, rules))
+    Ok(RouteTable::new(message.policy.into(), duration(message.timeout)?, rules).with_retry(retry::read(message.retry)?))
 }
 
 fn rule(message: wire::Rule) -> Result<Rule, DecodeError> {
@@ -192,6 +196,8 @@ fn rule(message: wire::Rule) -> Result<Rule, DecodeError> {
         timeout: duration(message.timeout)?,
         mirrors: message.mirrors.into_iter().map(crate::mirror::decode).collect::<Result<_, _>>()?,
         filters: message.filters.map(filters::decode).transpose()?,
+        idle_timeout: duration(message.idle_timeout)?,
+        retry: retry::read(message.retry)?,
         name: name.into(),
     })
 }

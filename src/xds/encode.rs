@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::filters;
 use crate::resilience;
+use crate::retry;
 use crate::security::{GuardTables, egress};
 use crate::wire::leno as wire;
 
@@ -148,7 +149,7 @@ fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable, identities: &mut I
 fn routes(table: &RouteTable) -> Option<wire::RouteTable> {
     let policy = table.policy()?.to_string();
     let rules = table.rules().iter().map(rule).collect();
-    Some(wire::RouteTable { policy, timeout: table.timeout().map(duration), rules })
+    Some(wire::RouteTable { policy, timeout: table.timeout().map(duration), rules, retry: table.retry().map(retry::message) })
 }
 
 fn rule(rule: &Rule) -> wire::Rule {
@@ -159,6 +160,8 @@ fn rule(rule: &Rule) -> wire::Rule {
         timeout: rule.timeout.map(duration),
         mirrors: rule.mirrors.iter().map(crate::mirror::encode).collect(),
         filters: rule.filters.as_deref().map(filters::encode),
+        idle_timeout: rule.idle_timeout.map(duration),
+        retry: rule.retry.as_ref().map(retry::message),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod frame;
 pub mod message;
 mod mirror;
 mod resilience;
+mod retry;
 pub mod security;
 pub mod server;
 pub mod subject;

@@ -17,6 +17,7 @@ use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::percentage::Percentage;
 use leno_core::resilience::Resilience;
+use leno_core::retry::{Backoff, Reason, Retry};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_core::trust::{Held, Trust};
@@ -25,6 +26,7 @@ use leno_core::workload::{Egress, InboundPort, Workload};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {
     let port = (any::<u16>(), protocol()).prop_map(|(port, protocol)| ServicePort { port, protocol });
@@ -238,10 +240,30 @@ fn mirror() -> impl Strategy<Value = Mirror> {
     })
 }
 
+fn retry() -> impl Strategy<Value = Arc<Retry>> {
+    let named: Vec<Reason> = Reason::ALL.into_iter().filter(|it| !matches!(it, Reason::Stale | Reason::Unprocessed)).collect();
+    let on = vec(select(named), 0..12).prop_map(|on| on.into_iter().collect());
+    let times = (option::of(any::<Duration>()), any::<Duration>(), any::<Duration>());
+    (0..=Retry::ATTEMPTS_MAX, on, vec(text(), 0..3), times).prop_map(|(attempts, on, methods, (per_try_timeout, base, max))| {
+        Arc::new(Retry { attempts, per_try_timeout, on, methods, backoff: Backoff { base, max } })
+    })
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     let filters = option::of(filters().prop_map(Arc::new));
-    (text(), vec(conditions(), 0..3), vec(destination(), 0..3), option::of(any::<Duration>()), vec(mirror(), 0..2), filters).prop_map(
-        |(name, matches, destinations, timeout, mirrors, filters)| Rule { name, matches, destinations, timeout, mirrors, filters },
+    let times = (option::of(any::<Duration>()), option::of(any::<Duration>()));
+    let base = (text(), vec(conditions(), 0..3), vec(destination(), 0..3), times);
+    (base, vec(mirror(), 0..2), filters, option::of(retry())).prop_map(
+        |((name, matches, destinations, (timeout, idle_timeout)), mirrors, filters, retry)| Rule {
+            name,
+            matches,
+            destinations,
+            timeout,
+            mirrors,
+            filters,
+            idle_timeout,
+            retry,
+        },
     )
 }
 
@@ -261,7 +283,7 @@ fn field_changes() -> impl Strategy<Value = FieldChanges> {
 }
 
 fn routes() -> impl Strategy<Value = RouteTable> {
-    let table = (text(), option::of(any::<Duration>()), vec(rule(), 0..4));
-    let table = table.prop_map(|(policy, timeout, rules)| RouteTable::new(policy, timeout, rules));
+    let table = (text(), option::of(any::<Duration>()), vec(rule(), 0..4), option::of(retry()));
+    let table = table.prop_map(|(policy, timeout, rules, retry)| RouteTable::new(policy, timeout, rules).with_retry(retry));
     prop_oneof![Just(RouteTable::default()), table]
 }

@@ -61,7 +61,7 @@ def test_failures_of_the_proxy_itself_have_a_reason(shop):
     until("there is no endpoint: 503", lambda: shop.count("web", "get", "http://nobody/")["byStatus"] == {"503": 1})
     line = until("the line says why", lambda: log_lines(shop, "web", destination=f"{shop.name}/nobody", status=503))[-1]
     assert line["reason"] == "no-endpoint"
-    assert re.search(r'^leno_errors_total{direction="outbound",reason="no-endpoint"} [1-9]', shop.metrics("web"), re.MULTILINE)
+    assert re.search(r'^leno_errors_total{direction="outbound",origin="upstream",reason="no-endpoint"} [1-9]', shop.metrics("web"), re.MULTILINE)
 
 
 def test_trace_headers_and_request_ids_pass(shop):

@@ -7,13 +7,14 @@ use leno_core::endpoints::EndpointsId;
 use leno_core::matching::Mismatch;
 use leno_core::names::ServiceId;
 use leno_core::request::RequestHead;
+use leno_core::retry::{self, Reason};
 use leno_core::route::{self, Backend, Decision, Rule, Trace};
 use leno_core::service::{Protocol, Service};
 use leno_core::workload::Egress;
 use leno_translate::{Kind, ObjectKey, Translator};
 
 use super::access::accesses;
-use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
+use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Retry, Timeout};
 use super::filters;
 use super::guards;
 use super::question::{Question, Scheme};
@@ -50,6 +51,8 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         mirrors: Vec::new(),
         access: Vec::new(),
         timeout: None,
+        retry: None,
+        idle_timeout: None,
         balancer: None,
         notes: Vec::new(),
     };
@@ -233,7 +236,9 @@ impl Answer<'_> {
         let timeout = decision.timeout.map(|after| self.timeout(after, decision.rule));
         let route = decision.rule.map(|rule| rule.name.to_string());
         let mirrors = decision.rule.map(|rule| self.mirrors(&rule.mirrors)).unwrap_or_default();
-        Explanation { judged: recorder.judged, route, filters, path, destinations, mirrors, timeout, ..base }
+        let retry = decision.retry.map(|retry| self.retry(retry, decision.rule));
+        let idle_timeout = decision.idle_timeout.map(|limit| format!("{limit:?}"));
+        Explanation { judged: recorder.judged, route, filters, path, destinations, mirrors, timeout, retry, idle_timeout, ..base }
     }
 
     /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.
@@ -291,12 +296,44 @@ impl Answer<'_> {
     }
 
     fn timeout(&self, after: Duration, rule: Option<&Rule>) -> Timeout {
-        let set_by = match (rule.filter(|rule| rule.timeout.is_some()), self.service.routes.policy()) {
+        Timeout { after: format!("{after:?}"), set_by: self.set_by(rule.filter(|rule| rule.timeout.is_some())) }
+    }
+
+    fn retry(&self, retry: &retry::Retry, rule: Option<&Rule>) -> Retry {
+        let method = &self.question.method;
+        let is_grpc = self
+            .question
+            .headers
+            .iter()
+            .any(|(name, value)| name.eq_ignore_ascii_case("content-type") && value.starts_with("application/grpc"));
+        let may_repeat = |reason: &Reason| *reason == Reason::ConnectFailure || retry.allows(method) || (is_grpc && reason.is_grpc());
+        let named: Vec<Reason> = retry.on.iter().filter(|reason| is_grpc || !reason.is_grpc()).collect();
+        let left_out = named.iter().any(|reason| !may_repeat(reason));
+        let note = left_out.then(|| {
+            format!("not on what else the policy names: an app could get a {method} twice, and its list of methods does not allow that")
+        });
+        let mut on: Vec<Reason> = named.iter().copied().filter(may_repeat).collect();
+        let has_status = named.iter().any(|reason| matches!(reason, Reason::ServerError | Reason::GatewayError));
+        if has_status && !on.contains(&Reason::ConnectFailure) {
+            on.insert(0, Reason::ConnectFailure);
+        }
+        Retry {
+            attempts: retry.attempts,
+            per_try_timeout: retry.per_try_timeout.map(|limit| format!("{limit:?}")),
+            on: on.into_iter().map(Reason::as_str).collect(),
+            note,
+            backoff: [retry.backoff.base, retry.backoff.max].map(|time| format!("{time:?}")),
+            set_by: self.set_by(rule.filter(|rule| rule.retry.is_some())),
+        }
+    }
+
+    /// Who says it: `rule`, where it does, or the policy.
+    fn set_by(&self, rule: Option<&Rule>) -> String {
+        match (rule, self.service.routes.policy()) {
             (Some(rule), _) => format!("route {}", rule.name),
             (None, Some(policy)) => format!("policy {policy}"),
             (None, None) => "the service".to_owned(),
-        };
-        Timeout { after: format!("{after:?}"), set_by }
+        }
     }
 
     /// What is said about objects that are for this service and are not, or not wholly, in force.

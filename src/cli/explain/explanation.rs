@@ -42,6 +42,12 @@ pub struct Explanation {
     /// How long it may take; none is unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
+    /// What is tried again; none: only what no app can have seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Time in which, once a response has begun, a byte must come or go, such as `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
     /// How one endpoint is chosen among many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<String>,
@@ -171,6 +177,26 @@ pub struct Candidate {
     /// The versions it belongs to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<String>,
+}
+
+/// What is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Tries after the first.
+    pub attempts: u32,
+    /// Time for one try.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try_timeout: Option<String>,
+    /// What a request with this method is tried again on.
+    pub on: Vec<&'static str>,
+    /// Why it is tried again on no more than that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Most before the second try, and before any.
+    pub backoff: [String; 2],
+    /// Who says so, in words.
+    pub set_by: String,
 }
 
 /// How long a request may take.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::explanation::{Candidate, Destination, Explanation, Judged, Outcome};
+use super::explanation::{Candidate, Destination, Explanation, Judged, Outcome, Retry};
 
 /// Endpoints that are listed for one destination; the rest is counted.
 const ENDPOINTS_MAX: usize = 10;
@@ -71,6 +71,12 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Some(timeout) => writeln!(f, "timeout       {}, set by {}; then 504", timeout.after, timeout.set_by)?,
         None => writeln!(f, "timeout       none")?,
     }
+    if let Some(idle) = &it.idle_timeout {
+        writeln!(f, "idle timeout  {idle}, once a response has begun; then a reset")?;
+    }
+    if let Some(retry) = &it.retry {
+        retry_lines(retry, f)?;
+    }
     if let Some(balancer) = &it.balancer {
         writeln!(f, "balancer      {balancer}")?;
     }
@@ -88,6 +94,20 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Outcome::Refused => writeln!(f, "outcome       no endpoint takes it"),
         Outcome::PassesThrough => Ok(()),
     }
+}
+
+fn retry_lines(retry: &Retry, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if retry.attempts == 0 {
+        return writeln!(f, "retry         never, set by {}", retry.set_by);
+    }
+    let on = if retry.on.is_empty() { "nothing".to_owned() } else { retry.on.join(", ") };
+    writeln!(f, "retry         up to {} more, set by {}; on {on}", retry.attempts, retry.set_by)?;
+    if let Some(note) = &retry.note {
+        writeln!(f, "              {note}")?;
+    }
+    let [base, max] = &retry.backoff;
+    let each = retry.per_try_timeout.as_ref().map_or_else(String::new, |limit| format!("each within {limit}; "));
+    writeln!(f, "              {each}up to {base} apart, doubled up to {max}; at most 20 % of requests and 10 each second")
 }
 
 fn judged_words(judged: &Judged) -> String {

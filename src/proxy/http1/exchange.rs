@@ -10,7 +10,7 @@ mod mirrors;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leno_core::request::Headers;
 use tokio::time::{timeout, timeout_at};
@@ -30,9 +30,12 @@ use crate::authorization::{self, Decided, Visitor};
 use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
 use crate::filters::Filtered;
+use crate::idle::Idle;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer};
+use crate::retry::Tries;
 use crate::target::{self, Refusal, Route};
+use crate::tcp::{self, Carried};
 use crate::telemetry::Destination;
 use crate::tls::Secured;
 use crate::worker::Context;
@@ -56,6 +59,15 @@ pub(super) struct Tunnel {
     pub(super) io: Io,
     pub(super) record: TunnelRecord,
     _in_flight: Option<InFlight>,
+    idle_timeout: Option<Duration>,
+}
+
+impl Tunnel {
+    /// Carries it to its end.
+    pub(super) async fn carry(&self, connection: &Connection) -> Carried {
+        let idle = self.idle_timeout.map(Idle::new);
+        tcp::tunnel(&connection.io, None, &self.io, None, &connection.context.buffers, idle.as_ref()).await
+    }
 }
 
 /// One request on its way.
@@ -70,8 +82,11 @@ struct Exchange<'c> {
     up: Flow,
     upload: Upload,
     in_flight: Option<InFlight>,
+    tries: Tries,
     outcome: Outcome,
     started: Instant,
+    /// When the request's own time is over.
+    deadline: Option<Instant>,
 }
 
 /// Who is to get it.
@@ -79,6 +94,15 @@ enum Target {
     Service(Route),
     Address(Rc<Peer>),
     Nobody(Refusal),
+}
+
+impl Target {
+    fn route(&self) -> Option<&Route> {
+        match self {
+            Self::Service(route) => Some(route),
+            Self::Address(_) | Self::Nobody(_) => None,
+        }
+    }
 }
 
 /// What its record says in the end.
@@ -251,7 +275,9 @@ fn prepare<'c>(
     let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true, patience);
     let (decided, secured) = (admission.decided, connection.secured());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
-    Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload: Upload::default(), in_flight: None, outcome, started })
+    let deadline = target.route().and_then(|route| route.timeout).map(|limit| started + limit);
+    let (upload, tries) = (Upload::default(), Tries::default());
+    Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload, in_flight: None, tries, outcome, started, deadline })
 }
 
 /// Who gets the request, and the labels known so far.
@@ -279,17 +305,13 @@ impl Exchange<'_> {
         if self.up.take_in().is_err() {
             return self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await;
         }
-        let limit = match &self.target {
-            Target::Service(route) => route.timeout,
-            Target::Address(_) | Target::Nobody(_) => None,
-        };
-        let arrived = match limit {
+        let arrived = match self.deadline {
             None => self.filtered_attempts().await,
-            Some(limit) => {
-                let deadline = self.started + limit;
+            Some(deadline) => {
                 timeout_at(deadline.into(), self.filtered_attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
             }
         };
+        self.tries.end();
         match arrived {
             Ok(arrived) => self.deliver(arrived).await,
             Err(Failure::Refused(refusal)) => self.answer(refusal.status(), refusal.text(), refusal.reason()).await,
@@ -298,7 +320,7 @@ impl Exchange<'_> {
                 self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await
             }
             Err(Failure::Client(Stopped::Stalled)) => self.answer(408, "the body did not arrive in time\n", "body-too-slow").await,
-            Err(Failure::Client(Stopped::Sender(_) | Stopped::Receiver(_))) => {
+            Err(Failure::Client(Stopped::Sender(_) | Stopped::Receiver(_) | Stopped::Idle)) => {
                 self.outcome.reason = Some("client-gone");
                 self.record(Instant::now());
                 After::Close

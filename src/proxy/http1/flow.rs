@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::body::Body;
 use super::chunked::BadChunk;
 use crate::buffers::{BLOCK, Buffer, Buffers};
+use crate::idle::Idle;
 use crate::io::Io;
 use crate::mirror::Copies;
 
@@ -35,6 +36,10 @@ pub struct Flow {
     is_large: bool,
     /// Who gets a copy of what is read.
     pub copies: Option<Copies>,
+    /// Whether anything of it was written.
+    is_begun: bool,
+    /// Who is to know when something comes or goes.
+    pub idle: Option<Rc<Idle>>,
 }
 
 /// How long a flow waits for the client; for the other side there is no limit here.
@@ -59,12 +64,31 @@ pub enum Stopped {
     Receiver(io::Error),
     /// The client neither goes on nor goes away.
     Stalled,
+    /// Nothing came or went for too long.
+    Idle,
 }
 
 impl Flow {
     /// `out` has the head already; what `inbox` has of the body is taken in by the first run.
     pub fn new(body: Body, inbox: Buffer, out: Buffer, kept: bool, patience: Patience) -> Self {
-        Self { body, inbox, out, sent: 0, kept, patience, is_large: false, copies: None }
+        Self { body, inbox, out, sent: 0, kept, patience, is_large: false, is_begun: false, copies: None, idle: None }
+    }
+
+    /// Whether nothing of it has been written yet.
+    pub fn is_unsent(&self) -> bool {
+        !self.is_begun
+    }
+
+    /// Whether all of it can be written to another receiver.
+    pub fn can_replay(&self) -> bool {
+        self.kept || !self.is_begun
+    }
+
+    /// Something has come or gone.
+    fn touch(&self) {
+        if let Some(idle) = &self.idle {
+            idle.touch();
+        }
     }
 
     /// Whether everything has been written.
@@ -81,7 +105,7 @@ impl Flow {
 
     /// Everything is to be written once more, to another receiver.
     pub fn rewind(&mut self) {
-        debug_assert!(self.kept, "only what was kept can be sent again");
+        debug_assert!(self.can_replay(), "only what was kept can be sent again");
         self.sent = 0;
     }
 
@@ -90,6 +114,8 @@ impl Flow {
         loop {
             while self.sent < self.out.len() {
                 self.sent += self.patience.written(to.write(&self.out.filled()[self.sent..])).await?;
+                self.is_begun = true;
+                self.touch();
             }
             self.patience.written(to.flush()).await?;
             if !self.kept {
@@ -106,6 +132,7 @@ impl Flow {
                     if self.inbox.is_empty() {
                         let read = self.patience.read(from.read(self.inbox.spare())).await?;
                         self.inbox.fill(read);
+                        self.touch();
                         self.check_end(read)?;
                     }
                     self.body.transfer(&mut self.inbox, &mut self.out).map_err(Stopped::Malformed)?;
@@ -148,6 +175,7 @@ impl Flow {
         };
         let read = self.patience.read(from.read(room)).await?;
         self.out.fill(read);
+        self.touch();
         self.body.went_past(read);
         self.check_end(read)
     }
@@ -207,7 +235,9 @@ pub async fn beside<T>(
                     tracing::debug!(%error, "the server takes no more of the request");
                     upload.refused = true;
                 }
-                Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_) | Stopped::Stalled)) => return Poll::Ready(Err(stopped)),
+                Err(stopped @ (Stopped::Sender(_) | Stopped::Malformed(_) | Stopped::Stalled | Stopped::Idle)) => {
+                    return Poll::Ready(Err(stopped));
+                }
             }
         }
         if let Poll::Ready(done) = main.as_mut().poll(cx) {

@@ -28,7 +28,6 @@ use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::io::Io;
-use crate::tcp;
 use exchange::After;
 
 /// How long a closing connection is read on, so that the client sees the last answer and not a reset.
@@ -52,7 +51,7 @@ pub(crate) async fn serve(mut connection: Box<Connection>) {
             After::Close => return,
             After::Linger => return Box::pin(linger(&connection.io)).await,
             After::Tunnel(tunnel) => {
-                let carried = Box::pin(tcp::tunnel(&connection.io, None, &tunnel.io, None, &connection.context.buffers)).await;
+                let carried = Box::pin(tunnel.carry(&connection)).await;
                 return tunnel.record.write(&connection, &carried);
             }
             After::Connected(next) => return Box::pin(explicit::go_on(connection, next)).await,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::head::Span;
 use crate::authorization::Decided;
 use crate::connection::Connection;
+use crate::retry::Tries;
 use crate::tcp::Carried;
 use crate::telemetry::{Destination, RequestRecord, Spoken};
 use crate::tls::Secured;
@@ -60,6 +61,7 @@ pub(crate) struct TunnelRecord {
     pub(super) status: u16,
     pub(super) upstream: Option<SocketAddr>,
     pub(super) secured: Option<Secured>,
+    pub(super) tries: Tries,
     pub(super) started: Instant,
 }
 
@@ -76,7 +78,8 @@ impl TunnelRecord {
             request_id: &self.request_id,
             status: self.status,
             grpc_status: None,
-            reason: carried.cut.as_ref().map(|_| "cut"),
+            reason: carried.reason(),
+            tried: self.tries.tried(),
             peer: connection.peer,
             upstream: self.upstream,
             secured: self.secured.as_ref(),

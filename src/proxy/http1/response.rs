@@ -1,10 +1,14 @@
 //! A response's head: its status, how long its body is, and the head that is sent on.
 
+use std::time::Duration;
+
 use leno_core::filters::FieldChanges;
+use time::OffsetDateTime;
 
 use super::head::{Head, HeadError, Known, content_length, is_chunked};
 use super::request::{Framing, Options, append_changes, append_line, copy_lines, is_changed, is_named};
 use crate::buffers::Buffer;
+use crate::retry;
 
 /// Field by which an inbound side says that the app never got the request, so that it may go elsewhere.
 pub const UNDELIVERED: &str = "x-leno-undelivered";
@@ -37,6 +41,8 @@ pub struct Response {
     pub undelivered: bool,
     /// `grpc-status`, where it is there.
     pub grpc_status: Option<u16>,
+    /// `Retry-After` of 429 and 503, where it is there.
+    pub retry_after: Option<Duration>,
 }
 
 impl Response {
@@ -57,13 +63,22 @@ impl Response {
         let undelivered = head.fields().iter().any(|field| is(head.bytes, field.name, UNDELIVERED));
         let grpc_status = head.fields().iter().find(|field| is(head.bytes, field.name, "grpc-status"));
         let grpc_status = grpc_status.and_then(|field| field.value.text(head.bytes).parse().ok());
-        Ok(Self { status, body, tunnel, keep_alive, undelivered, grpc_status })
+        Ok(Self { status, body, tunnel, keep_alive, undelivered, grpc_status, retry_after: retry_after(head, status) })
     }
 
     /// Whether another response follows to the same request.
     pub fn is_interim(&self) -> bool {
         matches!(self.status, 100 | 102..=199)
     }
+}
+
+/// What 429 and 503 ask for before the next try.
+fn retry_after(head: &Head<'_>, status: u16) -> Option<Duration> {
+    if !matches!(status, 429 | 503) {
+        return None;
+    }
+    let field = head.fields().iter().find(|field| is(head.bytes, field.name, "retry-after"))?;
+    retry::retry_after(field.value.of(head.bytes), OffsetDateTime::now_utc())
 }
 
 fn is(bytes: &[u8], name: super::head::Span, wanted: &str) -> bool {

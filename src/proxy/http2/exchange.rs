@@ -31,6 +31,7 @@ use crate::directory::ServiceState;
 use crate::egress;
 use crate::filters::Filtered;
 use crate::pool::{InFlight, Peer};
+use crate::retry::Tries;
 use crate::target::{self, Refusal, Route};
 use crate::telemetry::{Destination, Spoken};
 use crate::tls::Secured;
@@ -48,8 +49,11 @@ struct Exchange {
     in_flight: Option<InFlight>,
     /// Interim responses passed on so far.
     interim: usize,
+    tries: Tries,
     outcome: Outcome,
     started: Instant,
+    /// When the request's own time is over.
+    deadline: Option<Instant>,
 }
 
 /// The head that is sent on; it is kept, because it may be sent more than once and is recorded in the end.
@@ -69,6 +73,15 @@ enum Target {
     Service(Route),
     Address(Rc<Peer>),
     Nobody(Refusal),
+}
+
+impl Target {
+    fn route(&self) -> Option<&Route> {
+        match self {
+            Self::Service(route) => Some(route),
+            Self::Address(_) | Self::Nobody(_) => None,
+        }
+    }
 }
 
 /// What its record says in the end.
@@ -117,8 +130,9 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, is_grpc };
     let (decided, secured) = (admission.decided, client.secured());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
-    let mut exchange =
-        Exchange { client, target, head, up: Flow::replayable(body), respond, in_flight: None, interim: 0, outcome, started };
+    let deadline = target.route().and_then(|route| route.timeout).map(|limit| started + limit);
+    let (up, tries) = (Flow::replayable(body), Tries::default());
+    let mut exchange = Exchange { client, target, head, up, respond, in_flight: None, interim: 0, tries, outcome, started, deadline };
     exchange.drive().await;
     exchange.record();
 }
@@ -182,17 +196,13 @@ async fn whom(client: &Client, parts: &Parts) -> Option<(Rc<ServiceState>, u16)>
 impl Exchange {
     /// From the prepared request to the last byte of its response.
     async fn drive(&mut self) {
-        let limit = match &self.target {
-            Target::Service(route) => route.timeout,
-            Target::Address(_) | Target::Nobody(_) => None,
-        };
-        let arrived = match limit {
+        let arrived = match self.deadline {
             None => self.filtered_attempts().await,
-            Some(limit) => {
-                let deadline = self.started + limit;
+            Some(deadline) => {
                 timeout_at(deadline.into(), self.filtered_attempts()).await.unwrap_or(Err(Failure::Refused(Refusal::Timeout)))
             }
         };
+        self.tries.end();
         match arrived {
             Ok(arrived) => self.deliver(arrived).await,
             Err(Failure::Refused(refusal)) => self.answer(refusal.status(), refusal.text(), refusal.reason()),
@@ -219,11 +229,6 @@ impl Head {
             request.extensions_mut().insert(protocol.clone());
         }
         request
-    }
-
-    /// Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2).
-    fn is_idempotent(&self) -> bool {
-        self.method.is_idempotent()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::head::strip;
 use super::upstream::{Lease, Waiting, Who};
+use crate::idle::Idle;
 use crate::mirror::Copies;
 
 /// What has been sent is kept up to this much, so that it can be sent again elsewhere.
@@ -41,6 +43,8 @@ pub(super) struct Flow {
     pub(super) bytes: u64,
     /// `grpc-status` of the trailers.
     pub(super) grpc_status: Option<u16>,
+    /// Who is to know when something comes or goes.
+    pub(super) idle: Option<Rc<Idle>>,
 }
 
 /// What was sent already.
@@ -70,6 +74,8 @@ pub(super) enum Stopped {
     Receiver(h2::Error),
     /// The receiver neither takes more nor gives up.
     Stalled,
+    /// Nothing came or went for too long.
+    Idle,
 }
 
 impl Flow {
@@ -99,6 +105,7 @@ impl Flow {
             copies: None,
             bytes: 0,
             grpc_status: None,
+            idle: None,
         }
     }
 
@@ -137,15 +144,24 @@ impl Flow {
         self.is_done = true;
     }
 
-    /// Everything is to be sent once more, to another receiver. `false`: it was not kept.
-    pub(super) fn rewind(&mut self) -> bool {
-        match &mut self.replay {
-            Replay::Kept { place, .. } => {
-                *place = 0;
-                self.is_done = false;
-                true
-            }
-            Replay::No => false,
+    /// Whether all of it can be sent to another receiver.
+    pub(super) fn can_replay(&self) -> bool {
+        matches!(self.replay, Replay::Kept { .. })
+    }
+
+    /// Everything is to be sent once more, to another receiver.
+    pub(super) fn rewind(&mut self) {
+        debug_assert!(self.can_replay(), "only what was kept can be sent again");
+        if let Replay::Kept { place, .. } = &mut self.replay {
+            *place = 0;
+            self.is_done = false;
+        }
+    }
+
+    /// Something has come or gone.
+    fn touch(&self) {
+        if let Some(idle) = &self.idle {
+            idle.touch();
         }
     }
 
@@ -204,6 +220,7 @@ impl Flow {
         let piece = self.take_piece();
         self.is_done = self.is_read && self.trailers.is_none() && !self.has_more_to_send();
         to.send_data(piece, self.is_done).map_err(Stopped::Receiver)?;
+        self.touch();
         self.give_back();
         Poll::Ready(Ok(()))
     }
@@ -265,6 +282,7 @@ impl Flow {
             Some(piece) => {
                 let piece = piece?;
                 self.bytes += piece.len() as u64;
+                self.touch();
                 self.owed += piece.len();
                 self.is_read = self.from.is_end_stream();
                 // An empty frame says nothing, and servers count them as an attack.

@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::recorder::TcpRecord;
 use super::series::Counter;
-use super::{Access, Destination, RequestRecord};
+use super::{Access, Destination, Origin, RequestRecord};
 use crate::tls::Secured;
 
 /// Which requests are logged (`LENO_ACCESS_LOG`).
@@ -107,6 +107,14 @@ struct Line<'a> {
     grpc_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// Where the reason comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tries: Option<u32>,
+    /// Why there was no further try though a policy asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_retry: Option<&'static str>,
     peer: std::net::SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<std::net::SocketAddr>,
@@ -148,11 +156,14 @@ impl AccessLog {
             path: record.path,
             status: Some(record.status).filter(|status| *status != 0),
             grpc_status: record.grpc_status,
+            tries: Some(record.tried.tries).filter(|tries| *tries > 0),
+            no_retry: record.tried.stopped(),
             request_id: record.request_id,
             ..self.line(record.direction.as_str(), record.spoken.as_str(), record.destination, record.access, (record.peer, record.secured))
         };
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
-        self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
+        let origin = reason.map(|reason| Origin::of(reason).as_str());
+        self.write(&Line { reason, origin, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
     }
 
     pub(super) fn tcp(&self, record: &TcpRecord<'_>, dropped: &Counter) {
@@ -167,7 +178,8 @@ impl AccessLog {
             (record.peer, record.secured),
         );
         let (reason, upstream, bytes_in, bytes_out) = (record.reason, record.upstream, record.bytes_in, record.bytes_out);
-        self.write(&Line { reason, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
+        let origin = reason.map(|reason| Origin::of(reason).as_str());
+        self.write(&Line { reason, origin, upstream, bytes_in, bytes_out, duration_us: micros(record.duration), ..line }, dropped);
     }
 
     fn line<'a>(
@@ -192,6 +204,9 @@ impl AccessLog {
             status: None,
             grpc_status: None,
             reason: None,
+            origin: None,
+            tries: None,
+            no_retry: None,
             peer,
             upstream: None,
             source_identity: secured.map(|secured| secured.source.to_string()),

@@ -2,9 +2,11 @@
 
 pub mod access_log;
 pub mod events;
+mod origin;
 pub mod prometheus;
 pub mod recorder;
 pub mod series;
+mod tried;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +17,9 @@ use crate::tls::Secured;
 
 pub use access_log::{AccessLog, AccessLogMode, LogSink};
 pub use events::Event;
+pub use origin::Origin;
 pub use recorder::{OpenConnection, Recorder, Registry, TcpRecord};
+pub use tried::{Retried, Tried, Went};
 
 /// Which way traffic goes through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +110,8 @@ pub struct RequestRecord<'a> {
     pub grpc_status: Option<u16>,
     /// Why the proxy itself answered or gave up; `None` when the app answered in full. From a closed set.
     pub reason: Option<&'static str>,
+    /// What was tried, and tried again.
+    pub tried: Tried<'a>,
     /// Address of the client.
     pub peer: SocketAddr,
     /// Address of the endpoint.
@@ -181,6 +187,7 @@ pub(crate) mod test_support {
             status,
             grpc_status: None,
             reason: (status == 503).then_some("no-endpoint"),
+            tried: Tried::default(),
             peer: ([127, 0, 0, 1], 1).into(),
             upstream: None,
             secured: None,

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use leno_core::names::ServiceId;
+use leno_core::retry::Reason;
 
 use super::events;
 use super::recorder::{Authorized, Handshake, Registry, WorkerSeries, locked};
 use super::series::{BUCKETS_US, Counter, RequestSeries};
-use super::{Destination, Direction, Spoken};
+use super::{Destination, Direction, Origin, Spoken};
 use crate::mirror::Outcome;
 
 /// The content type of [`Registry::render`].
@@ -30,6 +31,8 @@ pub struct RequestFigures {
     pub bytes_in: u64,
     /// Body bytes to clients.
     pub bytes_out: u64,
+    /// Requests that were sent again, or would have been: why, what became of it, how often.
+    pub retries: BTreeMap<(Reason, &'static str), u64>,
 }
 
 /// A total's name, its help text, and where it is in the figures.
@@ -47,6 +50,9 @@ impl RequestFigures {
         self.sum_us += series.duration.sum_us.get();
         self.bytes_in += series.bytes_in.get();
         self.bytes_out += series.bytes_out.get();
+        for (reason, went, count) in series.retries.counts() {
+            *self.retries.entry((reason, went.as_str())).or_default() += count;
+        }
     }
 }
 
@@ -134,6 +140,13 @@ impl Registry {
                 writeln!(page, "{name}{{{labels}}} {}", value(figures))?;
             }
         }
+        let help = "Retries by why the try before failed, and what became of them: succeeded, failed, or why they were not made.";
+        head(page, "leno_retries_total", "counter", help)?;
+        for (labels, figures) in rows() {
+            for ((reason, went), count) in &figures.retries {
+                writeln!(page, "leno_retries_total{{{labels},reason=\"{}\",outcome=\"{went}\"}} {count}", reason.as_str())?;
+            }
+        }
         Ok(())
     }
 
@@ -160,7 +173,8 @@ impl Registry {
         }
         head(page, "leno_errors_total", "counter", "Requests and connections the proxy could not carry, by reason.")?;
         for ((direction, reason), count) in reasons {
-            writeln!(page, "leno_errors_total{{direction=\"{}\",reason=\"{reason}\"}} {count}", direction.as_str())?;
+            let (direction, origin) = (direction.as_str(), Origin::of(reason));
+            writeln!(page, "leno_errors_total{{direction=\"{direction}\",origin=\"{origin}\",reason=\"{reason}\"}} {count}")?;
         }
         render_authorized(&workers, page)?;
         let gauge: [(&str, &str, &str, usize); 2] = [
@@ -261,7 +275,7 @@ mod tests {
             format!(r#"leno_requests_total{{{labels},version="v1",route="r",protocol="http1",mtls="false",code="2xx"}} 2"#),
             format!(r#"leno_requests_total{{{labels},version="v2",route="r",protocol="http1",mtls="false",code="5xx"}} 1"#),
             format!(r#"leno_request_duration_seconds_count{{{labels},version="v1",route="r",protocol="http1",mtls="false"}} 2"#),
-            r#"leno_errors_total{direction="outbound",reason="no-endpoint"} 1"#.to_owned(),
+            r#"leno_errors_total{direction="outbound",origin="upstream",reason="no-endpoint"} 1"#.to_owned(),
         ] {
             assert!(page.lines().any(|have| have == line), "{line}\nis missing in\n{page}");
         }

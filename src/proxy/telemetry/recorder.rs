@@ -142,6 +142,9 @@ impl Recorder {
         series.bytes_in.add(record.bytes_in);
         series.bytes_out.add(record.bytes_out);
         series.used_at.set(inner.now());
+        for retried in record.tried.retried {
+            series.retries.count(*retried);
+        }
         if let Some(reason) = record.reason {
             series.own.add(1);
             inner.count_reason(record.direction, reason);

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::tried::RetryCounters;
+
 /// A number that only its own worker writes.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -91,6 +93,8 @@ pub struct RequestSeries {
     pub bytes_in: Counter,
     /// Body bytes to clients.
     pub bytes_out: Counter,
+    /// Requests that were sent again, or would have been.
+    pub retries: RetryCounters,
     /// When it was last written to, in seconds of the worker's clock.
     pub used_at: Counter,
 }

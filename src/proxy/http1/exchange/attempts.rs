@@ -6,12 +6,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leno_core::filters::FieldChanges;
-use leno_core::resilience::Outcome;
+use leno_core::resilience;
+use leno_core::retry::Outcome;
+use tokio::time::timeout;
 
-use super::super::flow::{Stopped, Upload, beside};
+use super::super::body::{Body, Plain};
+use super::super::flow::{Flow, Patience, Stopped, Upload, beside};
 use super::super::head::{self, HEAD_BYTES_MAX, Head, HeadError};
 use super::super::request::Framing;
 use super::super::response::{self, Asked, Keep, Response};
@@ -23,7 +26,8 @@ use crate::drain::Draining;
 use crate::filters::Filtered;
 use crate::io::Io;
 use crate::pool::{Peer, Sure};
-use crate::target::{OTHERS_MAX, Refusal};
+use crate::retry::{Ended, per_try, report_of};
+use crate::target::Refusal;
 use crate::tls::{self, Carries, Secured};
 
 /// A response whose head is there and patched.
@@ -43,91 +47,136 @@ pub(super) enum Failure {
     Client(Stopped),
 }
 
-/// Why an attempt failed.
+/// Why a try failed.
 enum Broken {
-    /// The connection closed before the response's first byte.
-    BeforeFirstByte,
-    /// The endpoint's proxy did not take this one's certificate: no app has seen the request.
-    Unconvinced(DialError),
+    /// There is no connection, or the endpoint's proxy did not take this one's certificate: no app has seen the request.
+    Unreached(Refusal),
+    /// The connection closed before the response's first byte; it had been used before, or not.
+    BeforeFirstByte { reused: bool },
     /// It closed within the response's head.
     Midway,
     /// What came is no valid response.
     Invalid(HeadError),
+    /// The time for one try is over.
+    TimedOut,
     /// The client broke off.
     Client(Stopped),
 }
 
 impl Broken {
-    fn before_first_byte(error: io::Error) -> Self {
-        if tls::is_refusal(&error) { Self::Unconvinced(DialError::Tls(error.into())) } else { Self::BeforeFirstByte }
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unreached(_) => Outcome::Unreached,
+            Self::BeforeFirstByte { reused: true } => Outcome::Stale,
+            Self::BeforeFirstByte { reused: false } | Self::Midway | Self::Invalid(_) | Self::Client(_) => Outcome::Reset,
+            Self::TimedOut => Outcome::TimedOut,
+        }
+    }
+
+    /// What the client would be told.
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Unreached(refusal) => *refusal,
+            Self::BeforeFirstByte { .. } | Self::Midway | Self::Client(_) => Refusal::Disconnected,
+            Self::Invalid(_) => Refusal::BadResponse,
+            Self::TimedOut => Refusal::Timeout,
+        }
+    }
+
+    fn failure(self) -> Failure {
+        match self {
+            Self::Client(stopped) => Failure::Client(stopped),
+            Self::Unreached(_) | Self::BeforeFirstByte { .. } | Self::Midway | Self::Invalid(_) | Self::TimedOut => {
+                Failure::Refused(self.refusal())
+            }
+        }
+    }
+}
+
+impl Arrived {
+    fn outcome(&self) -> Outcome {
+        let Response { status, grpc_status, retry_after, undelivered, .. } = self.response;
+        if undelivered { Outcome::Unreached } else { Outcome::Answered { status, grpc_status, retry_after } }
     }
 }
 
 impl Exchange<'_> {
-    /// Sends the request until somebody answers: elsewhere when an endpoint cannot be reached or never got it, and once
-    /// more when a connection that had rested was closed before it answered.
+    /// Sends the request until somebody answers, as often as [`leno_core::retry`] says.
     pub(super) async fn attempts(&mut self) -> Result<Arrived, Failure> {
-        let mut tried = Vec::new();
-        let mut may_reuse = true;
-        let mut unreached = Refusal::ConnectFailed;
+        if let Some(route) = self.target.route().filter(|route| route.retry().is_some()) {
+            route.budget().borrow_mut().request(self.started);
+        }
         loop {
-            let peer = match self.pick(&tried).await {
-                Ok(peer) => peer,
-                Err(Refusal::NoEndpoint) if !tried.is_empty() => return Err(Failure::Refused(unreached)),
-                Err(refusal) => return Err(Failure::Refused(refusal)),
+            let peer = self.pick().await.map_err(Failure::Refused)?;
+            let ended = self.attempt(&peer).await;
+            let outcome = match &ended {
+                Ok(arrived) => arrived.outcome(),
+                Err(Broken::Client(_)) => return ended.map_err(Broken::failure),
+                Err(broken) => broken.outcome(),
             };
-            let (io, reused) = match self.connect(&peer, may_reuse).await {
-                Ok(connected) => connected,
-                Err(refusal) => {
-                    self.report(Outcome::Connect);
-                    unreached = refusal;
-                    tried.push(peer.address());
-                    if tried.len() > OTHERS_MAX || matches!(self.target, Target::Address(_)) {
-                        return Err(Failure::Refused(unreached));
-                    }
-                    continue;
-                }
-            };
-            if let Some(secured) = Secured::outbound(peer.identity(), io.agreed(), &self.connection.context.security) {
-                self.outcome.secured = Some(secured);
+            if outcome == Outcome::Unreached {
+                self.tries.unreached(ended.as_ref().map_or_else(Broken::refusal, |_| Refusal::ConnectFailed));
             }
-            match self.attempt(io).await {
-                Ok(arrived) if arrived.response.undelivered && self.may_go_elsewhere(&tried) => {
-                    self.report(Outcome::Connect);
-                    tried.push(peer.address());
-                }
-                Ok(arrived) => {
+            let Some(after) = self.follow(outcome, peer.address()) else {
+                if ended.is_ok() {
                     self.answered();
-                    return Ok(arrived);
                 }
-                Err(Broken::BeforeFirstByte) if reused && self.up.kept && (self.is_idempotent || self.up.sent == 0) => may_reuse = false,
-                Err(Broken::Unconvinced(error)) => {
-                    error.log(peer.address());
-                    unreached = error.refusal();
-                    self.report(Outcome::Connect);
-                    if !self.may_go_elsewhere(&tried) {
-                        return Err(Failure::Refused(unreached));
-                    }
-                    tried.push(peer.address());
-                }
-                Err(Broken::BeforeFirstByte | Broken::Midway) => return Err(Failure::Refused(Refusal::Disconnected)),
-                Err(Broken::Invalid(error)) => {
-                    tracing::info!(%error, endpoint = %peer.address(), "refused a response");
-                    return Err(Failure::Refused(Refusal::BadResponse));
-                }
-                Err(Broken::Client(stopped)) => return Err(Failure::Client(stopped)),
+                return ended.map_err(Broken::failure);
+            };
+            if let Some(report) = report_of(outcome) {
+                self.report(report);
+            }
+            if let Ok(arrived) = ended {
+                self.forgo(arrived);
+            }
+            self.in_flight = None;
+            if !after.is_zero() {
+                self.pause(after).await?;
             }
             self.up.rewind();
             self.upload = Upload::default();
         }
     }
 
-    fn may_go_elsewhere(&self, tried: &[SocketAddr]) -> bool {
-        self.up.kept && tried.len() < OTHERS_MAX && matches!(self.target, Target::Service(_))
+    /// After how long there is another try; `None`: there is none.
+    fn follow(&mut self, outcome: Outcome, address: SocketAddr) -> Option<Duration> {
+        let ended = Ended {
+            outcome,
+            address,
+            method: self.request.method.text(self.up.inbox.block()),
+            is_grpc: false,
+            can_replay: self.up.can_replay(),
+            is_unsent: self.up.is_unsent(),
+            deadline: self.deadline,
+        };
+        self.tries.follow(&ended, self.target.route(), &self.connection.context)
+    }
+
+    /// Waits, for as long as the client is there.
+    async fn pause(&self, after: Duration) -> Result<(), Failure> {
+        match timeout(after, self.connection.io.dead()).await {
+            Ok(error) => Err(Failure::Client(Stopped::Sender(error))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The response is not wanted. Its connection may rest, where all of it has come already.
+    fn forgo(&self, arrived: Arrived) {
+        let Arrived { io, response, inbox, out, .. } = arrived;
+        let mut down = Flow::new(Body::new(response.body, Plain::No), inbox, out, false, Patience::Endless);
+        let is_whole = !response.tunnel && down.take_in().is_ok() && down.body.is_done() && down.inbox.is_empty();
+        if is_whole
+            && response.keep_alive
+            && self.up.is_done()
+            && !self.upload.refused
+            && let Some(in_flight) = &self.in_flight
+        {
+            in_flight.peer().rest(io, Instant::now(), self.connection.context.settings.rest);
+        }
     }
 
     /// How the present try has ended.
-    fn report(&self, outcome: Outcome) {
+    fn report(&self, outcome: resilience::Outcome) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.report(outcome, &self.connection.context);
         }
@@ -139,31 +188,60 @@ impl Exchange<'_> {
         }
     }
 
-    /// The next peer to try.
-    async fn pick(&mut self, tried: &[SocketAddr]) -> Result<Rc<Peer>, Refusal> {
+    /// The next peer to try: another one than before, where there is one.
+    async fn pick(&mut self) -> Result<Rc<Peer>, Refusal> {
         let (peer, in_flight) = match &self.target {
             Target::Nobody(refusal) => return Err(*refusal),
             Target::Address(peer) => (Rc::clone(peer), peer.begin()),
             Target::Service(route) => {
-                let (endpoint, in_flight) = route.pick(tried, &self.connection.context).await?;
+                let context = &self.connection.context;
+                let picked = match route.pick(self.tries.avoided(), context).await {
+                    Err(Refusal::NoEndpoint) => {
+                        self.tries.nobody_left(route.retry().is_some())?;
+                        route.pick(&[], context).await
+                    }
+                    picked => picked,
+                };
+                let (endpoint, in_flight) = picked?;
                 self.outcome.labels = route.labels(Some(&endpoint));
                 (Rc::clone(&endpoint.peer), in_flight)
             }
         };
+        self.tries.begin();
         self.outcome.upstream = Some(peer.address());
         self.in_flight = Some(in_flight);
         Ok(peer)
     }
 
+    /// One try, within the time for one.
+    async fn attempt(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
+        match per_try(self.target.route()) {
+            None => self.ask(peer).await,
+            Some(limit) => Box::pin(timeout(limit, self.ask(peer))).await.unwrap_or(Err(Broken::TimedOut)),
+        }
+    }
+
+    async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
+        let (io, reused) = self.connect(peer).await.map_err(Broken::Unreached)?;
+        if let Some(secured) = Secured::outbound(peer.identity(), io.agreed(), &self.connection.context.security) {
+            self.outcome.secured = Some(secured);
+        }
+        let arrived = self.send(io, reused, peer.address()).await;
+        if let Err(Broken::Invalid(error)) = &arrived {
+            tracing::info!(%error, endpoint = %peer.address(), "refused a response");
+        }
+        arrived
+    }
+
     /// A connection to `peer`, and whether it has been used before.
-    async fn connect(&self, peer: &Peer, may_reuse: bool) -> Result<(Io, bool), Refusal> {
+    async fn connect(&self, peer: &Peer) -> Result<(Io, bool), Refusal> {
         let context = &*self.connection.context;
         let refused = |error: DialError| {
             error.log(peer.address());
             error.refusal()
         };
         may_use(peer, context).map_err(refused)?;
-        if may_reuse {
+        if self.tries.may_reuse() {
             let sure = if self.is_idempotent { Sure::AsKnown } else { Sure::AskKernel };
             if let Some(io) = peer.reuse(Instant::now(), context.settings.rest, sure) {
                 return Ok((io, true));
@@ -173,15 +251,49 @@ impl Exchange<'_> {
     }
 
     /// Sends the request on `io` and waits for the response's head.
-    async fn attempt(&mut self, io: Io) -> Result<Arrived, Broken> {
+    async fn send(&mut self, io: Io, reused: bool, address: SocketAddr) -> Result<Arrived, Broken> {
         let (client, context) = (&self.connection.io, &self.connection.context);
         let is_from_app = matches!(self.connection.side, Side::Inbound { .. });
         let changes = self.target.filtered().and_then(Filtered::response);
         let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining, changes };
         let response = read_response(&io, client, rules, &context.buffers);
         let up = self.up.run(client, &io, &context.buffers);
-        let (response, keep, inbox, out) = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)??;
+        let read = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)?;
+        let (response, keep, inbox, out) = read.map_err(|unread| unread.broken(reused, address))?;
         Ok(Arrived { io, response, keep, inbox, out })
+    }
+}
+
+/// Why a response's head could not be read.
+enum Unread {
+    /// The connection closed before its first byte.
+    Closed,
+    /// The endpoint's proxy did not take this one's certificate.
+    Unconvinced(DialError),
+    /// The connection closed within it.
+    Midway,
+    /// It is not valid.
+    Invalid(HeadError),
+    /// The client broke off.
+    Client(Stopped),
+}
+
+impl Unread {
+    fn before_first_byte(error: io::Error) -> Self {
+        if tls::is_refusal(&error) { Self::Unconvinced(DialError::Tls(error.into())) } else { Self::Closed }
+    }
+
+    fn broken(self, reused: bool, address: SocketAddr) -> Broken {
+        match self {
+            Self::Closed => Broken::BeforeFirstByte { reused },
+            Self::Unconvinced(error) => {
+                error.log(address);
+                Broken::Unreached(error.refusal())
+            }
+            Self::Midway => Broken::Midway,
+            Self::Invalid(error) => Broken::Invalid(error),
+            Self::Client(stopped) => Broken::Client(stopped),
+        }
     }
 }
 
@@ -200,37 +312,37 @@ struct Rules<'c> {
 type ResponseRead = (Response, Keep, Buffer, Buffer);
 
 /// Reads the response's head and patches it; interim responses go to the client as they come.
-async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buffers>) -> Result<ResponseRead, Broken> {
-    io.readable().await.map_err(Broken::before_first_byte)?;
+async fn read_response(io: &Io, client: &Io, rules: Rules<'_>, buffers: &Rc<Buffers>) -> Result<ResponseRead, Unread> {
+    io.readable().await.map_err(Unread::before_first_byte)?;
     let mut inbox = buffers.take();
     let mut out = buffers.take();
     let mut heads_bytes = 0;
     loop {
         let mut scanned = 0;
         let length = loop {
-            if let Some(length) = head::find_end(inbox.filled(), &mut scanned).map_err(Broken::Invalid)? {
+            if let Some(length) = head::find_end(inbox.filled(), &mut scanned).map_err(Unread::Invalid)? {
                 break length;
             }
             match io.read(inbox.spare()).await {
                 Ok(read @ 1..) => inbox.fill(read),
-                Err(error) if heads_bytes == 0 && inbox.is_empty() => return Err(Broken::before_first_byte(error)),
-                Ok(0) if heads_bytes == 0 && inbox.is_empty() => return Err(Broken::BeforeFirstByte),
-                Ok(0) | Err(_) => return Err(Broken::Midway),
+                Err(error) if heads_bytes == 0 && inbox.is_empty() => return Err(Unread::before_first_byte(error)),
+                Ok(0) if heads_bytes == 0 && inbox.is_empty() => return Err(Unread::Closed),
+                Ok(0) | Err(_) => return Err(Unread::Midway),
             }
         };
         // Interim responses count as well, or an endless row of them would keep the client for ever.
         heads_bytes += length;
         if heads_bytes > HEAD_BYTES_MAX {
-            return Err(Broken::Invalid(HeadError::TooLarge));
+            return Err(Unread::Invalid(HeadError::TooLarge));
         }
         let start = inbox.start();
-        let (response, keep) = take_head(inbox.block(), start..start + length, rules, &mut out).map_err(Broken::Invalid)?;
+        let (response, keep) = take_head(inbox.block(), start..start + length, rules, &mut out).map_err(Unread::Invalid)?;
         inbox.consume(length);
         if !response.is_interim() {
             return Ok((response, keep, inbox, out));
         }
         if !rules.asked.is_old {
-            client.write_all(out.filled()).await.map_err(|error| Broken::Client(Stopped::Receiver(error)))?;
+            client.write_all(out.filled()).await.map_err(|error| Unread::Client(Stopped::Receiver(error)))?;
         }
         out.clear();
     }

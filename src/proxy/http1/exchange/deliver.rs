@@ -17,9 +17,10 @@ use super::attempts::Arrived;
 use super::{After, Exchange, Tunnel};
 use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
+use crate::idle::{Idle, within};
 use crate::io::Io;
 use crate::target::Refusal;
-use crate::telemetry::{Access, Destination, RequestRecord, Spoken};
+use crate::telemetry::{Access, Destination, RequestRecord, Spoken, Tried};
 
 impl Exchange<'_> {
     /// Sends the response to the client, with the rest of the request still going up where there is any.
@@ -39,7 +40,13 @@ impl Exchange<'_> {
         let (client, buffers) = (&self.connection.io, &self.connection.context.buffers);
         let carried = match down.take_in() {
             Err(bad) => Ok(Err(Stopped::Malformed(bad))),
-            Ok(()) => beside(client, &mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers)).await,
+            Ok(()) => {
+                let idle = self.target.route().and_then(|route| route.idle_timeout).map(Idle::new);
+                self.up.idle.clone_from(&idle);
+                down.idle.clone_from(&idle);
+                let both = beside(client, &mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers));
+                within(idle.as_ref(), both).await.unwrap_or(Err(Stopped::Idle))
+            }
         };
         let now = Instant::now();
         self.outcome.bytes_out = down.body.bytes;
@@ -47,6 +54,7 @@ impl Exchange<'_> {
             Ok(Ok(())) => self.outcome.reason,
             Ok(Err(Stopped::Sender(_) | Stopped::Malformed(_))) => Some("response-cut"),
             Ok(Err(Stopped::Stalled)) => Some("client-too-slow"),
+            Ok(Err(Stopped::Idle)) | Err(Stopped::Idle) => Some("idle-timeout"),
             Ok(Err(Stopped::Receiver(_))) | Err(_) => Some("client-gone"),
         };
         self.record(now);
@@ -93,9 +101,11 @@ impl Exchange<'_> {
             status: self.outcome.status,
             upstream: self.outcome.upstream,
             secured: self.outcome.secured,
+            tries: self.tries,
             started: self.started,
         };
-        After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight }))
+        let idle_timeout = self.target.route().and_then(|route| route.idle_timeout);
+        After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight, idle_timeout }))
     }
 
     /// The proxy answers itself.
@@ -154,6 +164,7 @@ impl Exchange<'_> {
             status: self.outcome.status,
             grpc_status: self.outcome.grpc_status,
             reason: self.outcome.reason,
+            tried: self.tries.tried(),
             peer: self.connection.peer,
             upstream: self.outcome.upstream,
             secured: self.outcome.secured.as_ref(),
@@ -191,6 +202,7 @@ pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str
         status,
         grpc_status: None,
         reason: Some(reason),
+        tried: Tried::default(),
         peer: connection.peer,
         upstream: None,
         secured: connection.secured().as_ref(),

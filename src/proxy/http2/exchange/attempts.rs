@@ -7,45 +7,31 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::Response;
-use leno_core::resilience::Outcome;
+use http::header::RETRY_AFTER;
+use leno_core::resilience;
+use leno_core::retry::Outcome;
+use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::super::flow::Stopped;
+use super::super::head;
 use super::super::upstream::Lease;
 use super::{Exchange, Target};
 use crate::http1::response::UNDELIVERED;
 use crate::pool::Peer;
-use crate::target::{OTHERS_MAX, Refusal};
+use crate::retry::{Ended, per_try, report_of, retry_after};
+use crate::target::Refusal;
 use crate::tls::Secured;
 
-/// How often a request that no app has seen is sent again.
-const AGAIN_MAX: usize = 3;
 /// Interim responses that are passed on for one request. They are under no flow control, so a row of them without an end
 /// would be kept for a client that does not read.
 const INTERIM_MAX: usize = 100;
-
-/// What has been tried for one request.
-#[derive(Default)]
-struct Tries {
-    /// Who is not to be tried again.
-    avoid: Vec<SocketAddr>,
-    /// How many could not be reached, or could not reach their app.
-    unreachable: usize,
-    /// Why the last of them could not be.
-    why: Option<Refusal>,
-    /// How often the request was sent again.
-    again: usize,
-}
-
-impl Tries {
-    fn is_first(&self) -> bool {
-        self.unreachable == 0 && self.again == 0
-    }
-}
 
 /// A response whose head is there.
 pub(super) struct Arrived {
@@ -67,75 +53,127 @@ pub(super) enum Failure {
     ClientGone,
 }
 
-/// Why an attempt failed.
+/// Why a try failed.
 #[derive(Clone, Copy, Debug)]
 enum Broken {
+    /// There is no connection.
+    Unreached(Refusal),
     /// No app has seen the request, for certain (RFC 9113 section 8.7).
     Unprocessed,
     /// The connection broke.
     Disconnected,
     Reset(Reason),
     Invalid,
+    /// The time for one try is over.
+    TimedOut,
     NoProtocol,
     ClientGone,
 }
 
-impl Exchange {
-    /// Sends the request until somebody answers: elsewhere when an endpoint cannot be reached or says that no app has
-    /// seen it, and once more when a connection broke under a request that may be repeated.
-    pub(super) async fn attempts(&mut self) -> Result<Arrived, Failure> {
-        let mut tries = Tries::default();
-        loop {
-            let peer = match self.pick(&tries.avoid).await {
-                Ok(peer) => peer,
-                Err(Refusal::NoEndpoint) if tries.is_first() => return Err(Failure::Refused(Refusal::NoEndpoint)),
-                // Nobody else is left for a request that was refused only for the moment.
-                Err(Refusal::NoEndpoint) if tries.unreachable == 0 && !tries.avoid.is_empty() => {
-                    tries.avoid.clear();
-                    continue;
-                }
-                Err(Refusal::NoEndpoint) => return Err(Failure::Refused(tries.why.unwrap_or(Refusal::ConnectFailed))),
-                Err(refusal) => return Err(Failure::Refused(refusal)),
-            };
-            let lease = match peer.http2.lease(&peer, self.client.who(), &self.client.context).await {
-                Ok(lease) => lease,
-                Err(refusal) => {
-                    self.report(Outcome::Connect);
-                    tries.unreachable += 1;
-                    tries.why = Some(refusal);
-                    tries.avoid.push(peer.address());
-                    if tries.unreachable > OTHERS_MAX || !self.is_for_many() {
-                        return Err(Failure::Refused(refusal));
-                    }
-                    continue;
-                }
-            };
-            if let Some(secured) = Secured::outbound(peer.identity(), lease.agreed(), &self.client.context.security) {
-                self.outcome.secured = Some(secured);
-            }
-            match self.attempt(lease).await {
-                Ok(arrived) if arrived.undelivered && self.is_for_many() && tries.unreachable < OTHERS_MAX && self.up.rewind() => {
-                    self.report(Outcome::Connect);
-                    tries.unreachable += 1;
-                }
-                Ok(arrived) => {
-                    self.answered();
-                    return Ok(arrived);
-                }
-                Err(broken) => {
-                    if matches!(broken, Broken::Disconnected) {
-                        self.report(Outcome::Reset);
-                    }
-                    self.after(broken, tries.again)?;
-                    tries.again += 1;
-                }
-            }
-            tries.avoid.push(peer.address());
+impl Broken {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Unreached(_) => Outcome::Unreached,
+            Self::Unprocessed => Outcome::Unprocessed,
+            // Connections are shared and stay: each of them may just have been closed.
+            Self::Disconnected => Outcome::Stale,
+            Self::Reset(_) | Self::Invalid | Self::NoProtocol | Self::ClientGone => Outcome::Reset,
+            Self::TimedOut => Outcome::TimedOut,
         }
     }
 
+    fn failure(self) -> Failure {
+        match self {
+            Self::Unreached(refusal) => Failure::Refused(refusal),
+            // The client, or the proxy in between, is free to send it again.
+            Self::Unprocessed => Failure::Reset(Reason::REFUSED_STREAM),
+            Self::Disconnected => Failure::Refused(Refusal::Disconnected),
+            Self::Invalid => Failure::Refused(Refusal::BadResponse),
+            Self::TimedOut => Failure::Refused(Refusal::Timeout),
+            Self::Reset(reason) => Failure::Reset(reason),
+            Self::NoProtocol => Failure::NoProtocol,
+            Self::ClientGone => Failure::ClientGone,
+        }
+    }
+}
+
+impl Arrived {
+    fn outcome(&self) -> Outcome {
+        if self.undelivered {
+            return Outcome::Unreached;
+        }
+        let headers = self.response.headers();
+        let status = self.response.status().as_u16();
+        let value = if matches!(status, 429 | 503) { headers.get(RETRY_AFTER) } else { None };
+        let retry_after = value.and_then(|value| retry_after(value.as_bytes(), OffsetDateTime::now_utc()));
+        Outcome::Answered { status, grpc_status: head::grpc_status(headers), retry_after }
+    }
+}
+
+impl Exchange {
+    /// Sends the request until somebody answers, as often as [`leno_core::retry`] says.
+    pub(super) async fn attempts(&mut self) -> Result<Arrived, Failure> {
+        if let Some(route) = self.target.route().filter(|route| route.retry().is_some()) {
+            route.budget().borrow_mut().request(self.started);
+        }
+        loop {
+            let peer = self.pick().await.map_err(Failure::Refused)?;
+            let ended = self.attempt(&peer).await;
+            let outcome = match &ended {
+                Ok(arrived) => arrived.outcome(),
+                Err(broken @ (Broken::NoProtocol | Broken::ClientGone)) => return Err(broken.failure()),
+                Err(broken) => broken.outcome(),
+            };
+            if let Err(Broken::Unreached(refusal)) = ended {
+                self.tries.unreached(refusal);
+            } else if outcome == Outcome::Unreached {
+                self.tries.unreached(Refusal::ConnectFailed);
+            }
+            let Some(after) = self.follow(outcome, peer.address()) else {
+                if ended.is_ok() {
+                    self.answered();
+                }
+                return ended.map_err(Broken::failure);
+            };
+            if let Some(report) = self.report_of(outcome) {
+                self.report(report);
+            }
+            drop(ended);
+            self.in_flight = None;
+            if !after.is_zero() {
+                self.pause(after).await?;
+            }
+            self.up.rewind();
+        }
+    }
+
+    /// After how long there is another try; `None`: there is none.
+    fn follow(&mut self, outcome: Outcome, address: SocketAddr) -> Option<Duration> {
+        let ended = Ended {
+            outcome,
+            address,
+            method: self.head.method.as_str(),
+            is_grpc: self.head.is_grpc,
+            can_replay: self.up.can_replay(),
+            is_unsent: false,
+            deadline: self.deadline,
+        };
+        self.tries.follow(&ended, self.target.route(), &self.client.context)
+    }
+
+    /// Waits, for as long as the client does.
+    async fn pause(&mut self, after: Duration) -> Result<(), Failure> {
+        let gone = poll_fn(|cx| self.respond.poll_reset(cx));
+        if timeout(after, gone).await.is_ok() { Err(Failure::ClientGone) } else { Ok(()) }
+    }
+
+    /// What a try that is followed by another one says of its endpoint.
+    fn report_of(&self, outcome: Outcome) -> Option<resilience::Outcome> {
+        if outcome == Outcome::Stale { Some(resilience::Outcome::Reset) } else { report_of(outcome) }
+    }
+
     /// How the present try has ended.
-    fn report(&self, outcome: Outcome) {
+    fn report(&self, outcome: resilience::Outcome) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.report(outcome, &self.client.context);
         }
@@ -147,45 +185,45 @@ impl Exchange {
         }
     }
 
-    /// Whether there may be others to go to.
-    fn is_for_many(&self) -> bool {
-        matches!(self.target, Target::Service(_))
-    }
-
-    /// Whether the request may be sent again after a failed attempt; `again` is how often it was already.
-    fn after(&mut self, broken: Broken, again: usize) -> Result<(), Failure> {
-        let failure = match broken {
-            Broken::Unprocessed if again < AGAIN_MAX && self.up.rewind() => return Ok(()),
-            Broken::Disconnected if again == 0 && self.head.is_idempotent() && self.up.rewind() => return Ok(()),
-            // The client, or the proxy in between, is free to send it again.
-            Broken::Unprocessed => Failure::Reset(Reason::REFUSED_STREAM),
-            Broken::Disconnected => Failure::Refused(Refusal::Disconnected),
-            Broken::Invalid => Failure::Refused(Refusal::BadResponse),
-            Broken::Reset(reason) => Failure::Reset(reason),
-            Broken::NoProtocol => Failure::NoProtocol,
-            Broken::ClientGone => Failure::ClientGone,
-        };
-        Err(failure)
-    }
-
-    /// The next peer to try.
-    async fn pick(&mut self, avoid: &[SocketAddr]) -> Result<Rc<Peer>, Refusal> {
+    /// The next peer to try: another one than before, where there is one.
+    async fn pick(&mut self) -> Result<Rc<Peer>, Refusal> {
         let (peer, in_flight) = match &self.target {
             Target::Nobody(refusal) => return Err(*refusal),
             Target::Address(peer) => (Rc::clone(peer), peer.begin()),
             Target::Service(route) => {
-                let (endpoint, in_flight) = route.pick(avoid, &self.client.context).await?;
+                let context = &self.client.context;
+                let picked = match route.pick(self.tries.avoided(), context).await {
+                    Err(Refusal::NoEndpoint) => {
+                        self.tries.nobody_left(route.retry().is_some())?;
+                        route.pick(&[], context).await
+                    }
+                    picked => picked,
+                };
+                let (endpoint, in_flight) = picked?;
                 self.outcome.labels = route.labels(Some(&endpoint));
                 (Rc::clone(&endpoint.peer), in_flight)
             }
         };
+        self.tries.begin();
         self.outcome.upstream = Some(peer.address());
         self.in_flight = Some(in_flight);
         Ok(peer)
     }
 
-    /// Sends the request on one connection and waits for the response's head, while the request's body goes up.
-    async fn attempt(&mut self, lease: Lease) -> Result<Arrived, Broken> {
+    /// One try, within the time for one.
+    async fn attempt(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
+        match per_try(self.target.route()) {
+            None => self.ask(peer).await,
+            Some(limit) => Box::pin(timeout(limit, self.ask(peer))).await.unwrap_or(Err(Broken::TimedOut)),
+        }
+    }
+
+    /// Sends the request on a connection to `peer` and waits for the response's head, while the request's body goes up.
+    async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
+        let lease = peer.http2.lease(peer, self.client.who(), &self.client.context).await.map_err(Broken::Unreached)?;
+        if let Some(secured) = Secured::outbound(peer.identity(), lease.agreed(), &self.client.context.security) {
+            self.outcome.secured = Some(secured);
+        }
         if self.head.protocol.is_some() && !lease.allows_protocols() {
             return Err(Broken::NoProtocol);
         }
@@ -213,6 +251,7 @@ impl Exchange {
                 // What the endpoint says instead of taking the body comes as its response.
                 Ok(()) | Err(Stopped::Receiver(_) | Stopped::Stalled) => {}
                 Err(Stopped::Sender(error)) => return Poll::Ready(Err(client_gone(send, error.reason()))),
+                Err(Stopped::Idle) => return Poll::Ready(Err(client_gone(send, None))),
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {

@@ -20,8 +20,9 @@ use super::{Exchange, spoken};
 use crate::connection::Side;
 use crate::filters::Filtered;
 use crate::http1::head::HeadError;
+use crate::idle::{Idle, within};
 use crate::target::Refusal;
-use crate::telemetry::{Access, Destination, RequestRecord};
+use crate::telemetry::{Access, Destination, RequestRecord, Tried};
 
 impl Exchange {
     /// Sends the response to the client, with the rest of the request still going up where there is any.
@@ -51,7 +52,11 @@ impl Exchange {
             down.skip();
         }
         let mut is_going_up = !self.up.is_done();
-        let carried = poll_fn(|cx| self.poll_both(&mut down, &mut to, &mut send, &mut is_going_up, cx)).await;
+        let idle = self.target.route().and_then(|route| route.idle_timeout).map(Idle::new);
+        self.up.idle.clone_from(&idle);
+        down.idle.clone_from(&idle);
+        let both = poll_fn(|cx| self.poll_both(&mut down, &mut to, &mut send, &mut is_going_up, cx));
+        let carried = within(idle.as_ref(), both).await.unwrap_or(Err(Stopped::Idle));
         self.outcome.bytes_out = down.bytes;
         self.outcome.grpc_status = down.grpc_status.or(self.outcome.grpc_status);
         match carried {
@@ -68,6 +73,11 @@ impl Exchange {
             Err(Stopped::Sender(error)) => {
                 self.outcome.reason = Some("response-cut");
                 self.cut(&error, &mut to);
+            }
+            Err(Stopped::Idle) => {
+                send.send_reset(Reason::CANCEL);
+                self.outcome.reason = Some("idle-timeout");
+                self.end_early(Reason::CANCEL, (4, "nothing came or went for too long"), &mut to);
             }
         }
     }
@@ -87,6 +97,7 @@ impl Exchange {
                 // An endpoint that has answered may refuse the rest of the body (RFC 9113 section 8.1).
                 Ok(()) | Err(Stopped::Receiver(_) | Stopped::Stalled) => {}
                 Err(Stopped::Sender(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
+                Err(Stopped::Idle) => return Poll::Ready(Err(Stopped::Idle)),
             }
         }
         ready!(down.poll(to, cx))?;
@@ -95,17 +106,24 @@ impl Exchange {
 
     /// The response broke off: the client hears it in the endpoint's words, or in words of its own protocol.
     fn cut(&mut self, error: &h2::Error, to: &mut SendStream<Bytes>) {
-        if !error.is_reset() && self.head.is_grpc {
+        if error.is_reset() {
+            return to.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+        }
+        self.end_early(Reason::INTERNAL_ERROR, (14, Refusal::Disconnected.text().trim_ascii_end()), to);
+    }
+
+    /// Nothing more of the response comes: gRPC hears why in its trailers, others get a reset.
+    fn end_early(&mut self, reset: Reason, (code, message): (u16, &'static str), to: &mut SendStream<Bytes>) {
+        if self.head.is_grpc {
             let mut trailers = HeaderMap::with_capacity(2);
-            trailers.insert("grpc-status", HeaderValue::from_static("14"));
-            trailers.insert("grpc-message", HeaderValue::from_static(Refusal::Disconnected.text().trim_ascii_end()));
-            self.outcome.grpc_status = Some(14);
+            trailers.insert("grpc-status", HeaderValue::from(code));
+            trailers.insert("grpc-message", HeaderValue::from_static(message));
+            self.outcome.grpc_status = Some(code);
             if to.send_trailers(trailers).is_ok() {
                 return;
             }
         }
-        let reason = if error.is_reset() { error.reason() } else { None };
-        to.send_reset(reason.unwrap_or(Reason::INTERNAL_ERROR));
+        to.send_reset(reset);
     }
 
     /// The proxy answers itself.
@@ -152,6 +170,7 @@ impl Exchange {
             status: self.outcome.status,
             grpc_status: self.outcome.grpc_status,
             reason: self.outcome.reason,
+            tried: self.tries.tried(),
             peer: self.client.peer,
             upstream: self.outcome.upstream,
             secured: self.outcome.secured.as_ref(),
@@ -185,6 +204,7 @@ pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: 
         status: sent.status,
         grpc_status: sent.grpc_status,
         reason: Some(error.reason()),
+        tried: Tried::default(),
         peer: client.peer,
         upstream: None,
         secured: client.secured().as_ref(),

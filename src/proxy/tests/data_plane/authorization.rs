@@ -41,7 +41,9 @@ fn a_refused_request_never_reaches_the_app_and_hears_of_no_policy() {
     eventually("all are counted by the policy that decided", || {
         (counted(&mesh, "deny", "shop/posts"), counted(&mesh, "allow", "shop/posts")) == (2, 1)
     });
-    eventually("the reason is counted", || mesh.metrics().contains("leno_errors_total{direction=\"inbound\",reason=\"denied\"} 2"));
+    eventually("the reason is counted", || {
+        mesh.metrics().contains("leno_errors_total{direction=\"inbound\",origin=\"downstream\",reason=\"denied\"} 2")
+    });
     assert!(told.try_recv().is_err());
 }
 

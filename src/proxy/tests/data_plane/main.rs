@@ -12,6 +12,7 @@ mod http1;
 mod mirrors;
 mod opaque;
 mod resilience;
+mod retries;
 mod slow;
 #[expect(dead_code, reason = "what only tests of what leaves the cluster use")]
 mod support;
