@@ -221,6 +221,8 @@ struct RuleText {
     idle_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -331,6 +333,7 @@ fn rule_text(rule: &Rule) -> RuleText {
         retry: rule.retry.as_ref().map(|it| retry_text(it)),
         mirrors: rule.mirrors.iter().map(|mirror| format!("{} to {}", mirror.percentage, target_text(&mirror.target))).collect(),
         filters: rule.filters.iter().flat_map(|filters| filters.words()).collect(),
+        rate_limit: rule.rate_limit.as_ref().map(ToString::to_string),
     }
 }
 

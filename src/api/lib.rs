@@ -14,6 +14,7 @@ pub mod filters;
 pub mod k8s;
 pub mod mesh_service;
 pub mod mirror;
+pub mod rate_limit;
 pub mod resilience;
 pub mod retry;
 pub mod rules;

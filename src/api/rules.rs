@@ -228,6 +228,13 @@ pub const ONE_MIRROR: Rule = Rule {
     test: Test::OneOf(&["version", "service"]),
 };
 
+/// Which requests are counted together.
+pub const RATE_KEY: Rule = Rule {
+    message: "write source (each caller has its own) or header:NAME, such as header:x-user; to count all requests of the route together, \
+              leave the field out",
+    test: Test::Pattern("^(source|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$"),
+};
+
 /// A port belongs to a service.
 pub const PORT_WITH_SERVICE: Rule = Rule {
     message: "leave port out, or name a service: a version is reached at the port the request was for",
@@ -371,6 +378,7 @@ const ALL: &[&Rule] = &[
     &HEADER_NAME,
     &ONE_DESTINATION,
     &ONE_MIRROR,
+    &RATE_KEY,
     &PORT_WITH_SERVICE,
     &TARGET_OR_SELECTOR,
     &SAYS_SOMETHING,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 use crate::filters::{HeaderChanges, Redirect, Rewrite};
 use crate::mirror::Mirror;
+use crate::rate_limit::RateLimit;
 use crate::retry::Retry;
 use crate::rules;
 use crate::rules::filters as filter_rules;
@@ -144,6 +145,9 @@ pub struct Route {
     /// What of this route is tried again; it stands for the whole of `spec.retry`. Default: `spec.retry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// How many of these requests may pass in each proxy that sends them. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Conditions on a request: all of them hold when it matches.

@@ -18,6 +18,7 @@ pub mod names;
 pub mod outlier;
 pub mod path;
 pub mod percentage;
+pub mod rate_limit;
 pub mod request;
 pub mod resilience;
 pub mod retry;

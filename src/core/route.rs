@@ -12,6 +12,7 @@ use crate::filters::Filters;
 use crate::matching::{Match, Mismatch};
 use crate::mirror::Mirror;
 use crate::names::{Name, ServiceId};
+use crate::rate_limit::RateLimit;
 use crate::request::RequestHead;
 use crate::retry::Retry;
 use crate::service::Service;
@@ -47,6 +48,8 @@ pub struct Rule {
     pub idle_timeout: Option<Duration>,
     /// What is tried again; `None` takes the policy's.
     pub retry: Option<Arc<Retry>>,
+    /// How many of its requests may pass, in each proxy.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// One weighted destination of a rule.

@@ -16,8 +16,10 @@ use foldhash::fast::RandomState;
 use leno_core::authorize::Guard;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
+use leno_core::rate_limit::Limiter;
 use leno_core::resilience::Resilience;
 use leno_core::retry::Budget;
+use leno_core::route::Rule;
 use leno_core::service::Service;
 use leno_core::workload::Workload;
 use tokio::sync::Notify;
@@ -80,6 +82,8 @@ pub struct ServiceView {
     /// The service.
     pub service: Arc<Service>,
     labels: RefCell<Vec<Rc<Destination>>>,
+    /// The buckets of its rules' limits, as far as requests have needed them.
+    limiters: RefCell<Vec<(Name, Arc<Limiter>)>>,
     /// The endpoint sets its requests have needed, so that no request hashes a name.
     sets: RefCell<Vec<Rc<EndpointSet>>>,
 }
@@ -365,7 +369,7 @@ impl ServiceState {
 
 impl ServiceView {
     fn new(service: Arc<Service>) -> Self {
-        Self { service, labels: RefCell::default(), sets: RefCell::default() }
+        Self { service, labels: RefCell::default(), limiters: RefCell::default(), sets: RefCell::default() }
     }
 
     /// The endpoints of `port` of `service`, which is this service or one that its routes name.
@@ -377,6 +381,17 @@ impl ServiceView {
         let set = directory.endpoints(service, port);
         sets.push(Rc::clone(&set));
         set
+    }
+
+    /// The buckets of this rule's limit, asked for once.
+    pub fn limiter(&self, rule: &Rule, get: impl FnOnce() -> Arc<Limiter>) -> Arc<Limiter> {
+        let mut limiters = self.limiters.borrow_mut();
+        if let Some((_, limiter)) = limiters.iter().find(|(name, _)| *name == rule.name) {
+            return Arc::clone(limiter);
+        }
+        let limiter = get();
+        limiters.push((rule.name.clone(), Arc::clone(&limiter)));
+        limiter
     }
 
     /// Metric labels, made once for each combination.

@@ -32,6 +32,7 @@ pub mod original_dst;
 pub mod pool;
 pub mod probe;
 pub mod probes;
+pub mod rate_limit;
 pub mod resilience;
 mod retry;
 pub mod sidecar;

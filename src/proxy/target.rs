@@ -6,7 +6,7 @@
 //! Reading order: [`route()`], [`Route::pick`], [`Refusal`].
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::filters::Filtered;
 use crate::jwt::TokenError;
 use crate::mirror;
 use crate::pool::InFlight;
+use crate::rate_limit;
 use crate::telemetry::{Destination, Origin};
 use crate::worker::Context;
 
@@ -78,6 +79,11 @@ pub enum Refusal {
     AmbiguousPath,
     /// A token that came with the request is not valid.
     Token(TokenError),
+    /// The route lets no more such requests pass now.
+    RateLimited {
+        /// After how many seconds there is room again.
+        retry_after_s: u32,
+    },
     /// What holds for the app's port is not known yet.
     NoRules,
     /// The connection broke before a response.
@@ -96,6 +102,7 @@ impl Refusal {
             Self::Token(_) => 401,
             Self::Denied => 403,
             Self::UnknownService => 404,
+            Self::RateLimited { .. } => 429,
             Self::MissingDestination | Self::NoWeight => 500,
             Self::NoEndpoint | Self::CircuitOpen | Self::Unhealthy | Self::NoCertificate | Self::NoRules => 503,
             Self::NotRegistered
@@ -125,6 +132,7 @@ impl Refusal {
             Self::Denied => "denied",
             Self::AmbiguousPath => "ambiguous-path",
             Self::Token(error) => error.reason(),
+            Self::RateLimited { .. } => "rate-limited",
             Self::NoRules => "no-rules",
             Self::Disconnected => "disconnected",
             Self::BadResponse => "bad-response",
@@ -135,6 +143,11 @@ impl Refusal {
     /// Where it comes from: who has to look.
     pub fn origin(self) -> Origin {
         Origin::of(self.reason())
+    }
+
+    /// Seconds after which the caller may try again, where that is known.
+    pub fn retry_after_s(self) -> Option<u32> {
+        if let Self::RateLimited { retry_after_s } = self { Some(retry_after_s) } else { None }
     }
 
     /// What the caller is told: what happened, and nothing about policies.
@@ -154,6 +167,7 @@ impl Refusal {
             Self::Denied => "access denied\n",
             Self::AmbiguousPath => "servers could read this path in more than one way\n",
             Self::Token(_) => "the token is not valid here\n",
+            Self::RateLimited { .. } => "too many requests\n",
             Self::NoRules => "it is not known yet who may call this workload\n",
             Self::Disconnected => "the endpoint closed the connection before it answered\n",
             Self::BadResponse => "the endpoint sent an answer that is no valid HTTP\n",
@@ -162,16 +176,27 @@ impl Refusal {
     }
 }
 
-/// Decides where a request for `port` of the service goes. What it needs of the head is copied out.
+/// Decides where a request for `port` of the service goes, which comes from `source`. What it needs of the head is copied out.
 ///
 /// The labels tell what is known of the destination even where the request is refused.
-pub fn route(view: &Rc<ServiceView>, port: u16, head: &RequestHead<'_>, context: &Context) -> Result<Route, (Refusal, Rc<Destination>)> {
+pub fn route(
+    view: &Rc<ServiceView>,
+    port: u16,
+    head: &RequestHead<'_>,
+    source: IpAddr,
+    context: &Context,
+) -> Result<Route, (Refusal, Rc<Destination>)> {
     let service = &view.service;
     let decision = route::decide(service, port, head, context.draw(), &mut Silent);
     let filters = decision.rule.and_then(|rule| rule.filters.as_ref());
     let asked = Asked { request: head, matched: decision.matched, service: &service.id, port };
     let rule = decision.rule.map(|rule| &rule.name);
     let refused = |refusal| Err((refusal, view.labels(&service.id, None, rule)));
+    if let Some(rule) = decision.rule
+        && let Err(refusal) = rate_limit::check(view, rule, head, source, context)
+    {
+        return refused(refusal);
+    }
     match decision.backend {
         Backend::Missing(_) => refused(Refusal::MissingDestination),
         Backend::NoWeight => refused(Refusal::NoWeight),

@@ -27,6 +27,7 @@ use crate::listen::{self, Listener};
 use crate::mirror::Mirrors;
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
+use crate::rate_limit::Limiters;
 use crate::telemetry::{AccessLog, Recorder, Registry};
 use crate::tls::{Originator, Security};
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub detect_timeout: Duration,
     /// What may rest in the pools.
     pub rest: RestLimits,
+    /// The buckets of rate limits, which all workers of the proxy share.
+    pub limiters: Arc<Limiters>,
 }
 
 impl Settings {
@@ -97,6 +100,7 @@ impl Settings {
             stall_timeout: Duration::from_secs(300),
             detect_timeout: Duration::from_millis(300),
             rest: RestLimits::default(),
+            limiters: Arc::default(),
         }
     }
 }
@@ -215,6 +219,7 @@ async fn sweep(context: Rc<Context>) {
         if tick.is_multiple_of(SWEEPS_PER_CLEANING) {
             context.directory.sweep(now);
             context.recorder.prune(now);
+            context.settings.limiters.sweep(now);
             context.buffers.trim();
         }
     }

@@ -26,6 +26,7 @@ mod namespace;
 pub mod object;
 mod outside;
 mod policy;
+mod rate_limit;
 pub mod report;
 mod reporting;
 mod resilience;

@@ -9,6 +9,7 @@ use leno_api::traffic_policy as spec;
 use leno_core::filters::Filters;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::Name;
+use leno_core::rate_limit::RateLimit;
 use leno_core::retry::Retry;
 use leno_core::weight::Weight;
 
@@ -48,6 +49,7 @@ pub(crate) struct Route {
     pub(crate) filters: Option<Arc<Filters>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<Retry>>,
+    pub(crate) rate_limit: Option<RateLimit>,
 }
 
 /// Where requests go, as the policy spells it.
@@ -127,12 +129,13 @@ impl Reader {
             route.matches.iter().enumerate().map(|(place, it)| self.conditions(&format!("{path}.matches[{place}]"), it)).collect();
         let destinations = route.destinations.iter().enumerate();
         let destinations = destinations.filter_map(|(place, it)| self.destination(&format!("{path}.destinations[{place}]"), it)).collect();
+        let rate_limit = route.rate_limit.as_ref().and_then(|it| self.rate_limit(&format!("{path}.rateLimit"), it));
         let filters = filters::read(&path, route, &mut |path, message| self.problem(path, message));
         let timeout = self.duration(&format!("{path}.timeout"), route.timeout.as_ref());
         let mirrors = self.mirrors(&path, &route.mirror);
         let idle_timeout = self.duration(&format!("{path}.idleTimeout"), route.idle_timeout.as_ref());
         let retry = self.retry(&format!("{path}.retry"), route.retry.as_ref());
-        Route { name: name.into(), matches, destinations, timeout, mirrors, filters, idle_timeout, retry }
+        Route { name: name.into(), matches, destinations, timeout, mirrors, rate_limit, filters, idle_timeout, retry }
     }
 
     fn conditions(&mut self, path: &str, spec: &spec::Match) -> Match {

@@ -52,6 +52,7 @@ impl Namespace {
             filters: route.filters.clone(),
             idle_timeout: route.idle_timeout,
             retry: route.retry.clone(),
+            rate_limit: route.rate_limit.clone(),
         });
         RouteTable::new(format!("{}/{name}", self.name).into(), policy.timeout, rules.collect()).with_retry(policy.retry.clone())
     }

@@ -194,6 +194,7 @@ fn rule(message: wire::Rule) -> Result<Rule, DecodeError> {
         matches: message.matches.into_iter().map(|it| conditions(&name, it)).collect::<Result<_, _>>()?,
         destinations: message.destinations.into_iter().map(|it| destination(&name, it)).collect::<Result<_, _>>()?,
         timeout: duration(message.timeout)?,
+        rate_limit: message.rate_limit.map(crate::rate_limit::decode).transpose()?,
         mirrors: message.mirrors.into_iter().map(crate::mirror::decode).collect::<Result<_, _>>()?,
         filters: message.filters.map(filters::decode).transpose()?,
         idle_timeout: duration(message.idle_timeout)?,

@@ -162,6 +162,7 @@ fn rule(rule: &Rule) -> wire::Rule {
         filters: rule.filters.as_deref().map(filters::encode),
         idle_timeout: rule.idle_timeout.map(duration),
         retry: rule.retry.as_ref().map(retry::message),
+        rate_limit: rule.rate_limit.as_ref().map(crate::rate_limit::encode),
     }
 }
 

@@ -109,6 +109,7 @@ fn what_cannot_be_understood_is_refused_in_words() {
         (destination(to(1_000_001, Some(wire::destination::Target::Version("v1".into())))), "rule \"r\": weight 1000001"),
         (mirror(1, None), "unknown kind of mirror"),
         (mirror(1_000_001, Some(wire::mirror::Target::Version("v1".into()))), "no percentage"),
+        (rule(wire::Rule { rate_limit: Some(wire::RateLimit::default()), ..Default::default() }), "unknown key of a rate limit"),
         (rule(wire::Rule { timeout: Some(wire::Duration { seconds: 1, nanos: 1_000_000_000 }), ..Default::default() }), "nanoseconds"),
     ];
     for (got, want) in cases {

@@ -14,6 +14,7 @@ mod filters;
 pub mod frame;
 pub mod message;
 mod mirror;
+mod rate_limit;
 mod resilience;
 mod retry;
 pub mod security;

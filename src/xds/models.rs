@@ -16,6 +16,7 @@ use leno_core::mirror::Mirror;
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::percentage::Percentage;
+use leno_core::rate_limit::{RateKey, RateLimit};
 use leno_core::resilience::Resilience;
 use leno_core::retry::{Backoff, Reason, Retry};
 use leno_core::route::{Destination, RouteTable, Rule, Target};
@@ -249,17 +250,23 @@ fn retry() -> impl Strategy<Value = Arc<Retry>> {
     })
 }
 
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let key = prop_oneof![Just(RateKey::Route), Just(RateKey::Source), text().prop_map(RateKey::Header)];
+    (any::<u32>(), any::<Duration>(), any::<u32>(), key).prop_map(|(requests, per, burst, key)| RateLimit { requests, per, burst, key })
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     let filters = option::of(filters().prop_map(Arc::new));
     let times = (option::of(any::<Duration>()), option::of(any::<Duration>()));
     let base = (text(), vec(conditions(), 0..3), vec(destination(), 0..3), times);
-    (base, vec(mirror(), 0..2), filters, option::of(retry())).prop_map(
-        |((name, matches, destinations, (timeout, idle_timeout)), mirrors, filters, retry)| Rule {
+    (base, (vec(mirror(), 0..2), option::of(rate_limit())), filters, option::of(retry())).prop_map(
+        |((name, matches, destinations, (timeout, idle_timeout)), (mirrors, rate_limit), filters, retry)| Rule {
             name,
             matches,
             destinations,
             timeout,
             mirrors,
+            rate_limit,
             filters,
             idle_timeout,
             retry,

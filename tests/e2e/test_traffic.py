@@ -1,4 +1,4 @@
-"""What happens to requests beside their way to a destination: copies for mirrors."""
+"""What happens to requests beside their way to a destination: copies for mirrors, and limits to how many there may be."""
 
 import re
 
@@ -49,3 +49,12 @@ def test_a_mirror_without_endpoints_harms_nobody(shop, policy):
     counts = shop.count("web", "get", "http://payment/", "-n", "100")
     assert counts["byStatus"] == {"200": 100}
     until("the copies are counted", lambda: mirrored(shop, "no-endpoint") >= 100)
+
+
+def test_requests_beyond_the_limit_are_refused_and_others_are_not(shop, policy):
+    limit = {"rateLimit": {"requests": 1, "per": "1h", "burst": 10}}
+    policy({**apps.route("limited", {"path": {"prefix": "/limited"}}, v1=1), **limit}, apps.route("others", v1=1))
+    counts = shop.count("web", "get", "http://payment/limited", "-n", "30")
+    assert counts["byStatus"] == {"200": 10, "429": 20}, "exactly the burst, whichever worker takes a connection"
+    assert shop.count("web", "get", "http://payment/", "-n", "30")["byStatus"] == {"200": 30}
+    assert value(shop, "web", r'leno_errors_total{direction="outbound",reason="rate-limited"}') >= 20

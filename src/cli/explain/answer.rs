@@ -48,6 +48,7 @@ pub fn explain(translator: &Translator, question: &Question, draw: Option<u64>) 
         filters: Vec::new(),
         path: None,
         destinations: Vec::new(),
+        rate_limit: None,
         mirrors: Vec::new(),
         access: Vec::new(),
         timeout: None,
@@ -236,9 +237,22 @@ impl Answer<'_> {
         let timeout = decision.timeout.map(|after| self.timeout(after, decision.rule));
         let route = decision.rule.map(|rule| rule.name.to_string());
         let mirrors = decision.rule.map(|rule| self.mirrors(&rule.mirrors)).unwrap_or_default();
+        let rate_limit = decision.rule.and_then(|rule| rule.rate_limit.as_ref()).map(ToString::to_string);
         let retry = decision.retry.map(|retry| self.retry(retry, decision.rule));
         let idle_timeout = decision.idle_timeout.map(|limit| format!("{limit:?}"));
-        Explanation { judged: recorder.judged, route, filters, path, destinations, mirrors, timeout, retry, idle_timeout, ..base }
+        Explanation {
+            judged: recorder.judged,
+            route,
+            filters,
+            path,
+            rate_limit,
+            destinations,
+            mirrors,
+            timeout,
+            retry,
+            idle_timeout,
+            ..base
+        }
     }
 
     /// Every destination with its share. Each is what `decide` says for the first draw that belongs to it.

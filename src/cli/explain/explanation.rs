@@ -33,6 +33,9 @@ pub struct Explanation {
     /// Where the request may go.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
+    /// How many such requests each proxy lets pass, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<String>,
     /// Who gets a copy of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Destination>,

@@ -53,6 +53,9 @@ fn steps(it: &Explanation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for filter in &it.filters {
         writeln!(f, "{:<14}{}", filter.name, filter.does)?;
     }
+    if let Some(limit) = &it.rate_limit {
+        writeln!(f, "rate limit    {limit}, in each proxy; then 429")?;
+    }
     for destination in &it.destinations {
         destination_lines("destination", destination, f)?;
     }

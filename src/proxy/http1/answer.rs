@@ -29,6 +29,8 @@ pub struct Answer<'a> {
     pub undelivered: bool,
     /// Further fields.
     pub fields: &'a [(Name, Name)],
+    /// Seconds after which the request may be tried again.
+    pub retry_after_s: Option<u32>,
 }
 
 impl Answer<'_> {
@@ -42,10 +44,11 @@ impl Answer<'_> {
             (false, false) => "",
         };
         let undelivered = if self.undelivered { format!("{UNDELIVERED}: connect\r\n") } else { String::new() };
+        let retry_after = self.retry_after_s.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
         let challenge = if self.status == 401 { CHALLENGE_LINE } else { "" };
         let wrote = write!(
             room,
-            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{challenge}{connection}{undelivered}",
+            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{challenge}{retry_after}{connection}{undelivered}",
             self.status,
             phrase(self.status),
             self.text.len(),
@@ -76,6 +79,7 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         408 => "Request Timeout",
         414 => "URI Too Long",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -38,7 +38,6 @@ use crate::target::{self, Refusal, Route};
 use crate::tcp::{self, Carried};
 use crate::telemetry::Destination;
 use crate::tls::Secured;
-use crate::worker::Context;
 
 /// What becomes of the connection after a request.
 pub(super) enum After {
@@ -101,6 +100,14 @@ impl Target {
         match self {
             Self::Service(route) => Some(route),
             Self::Address(_) | Self::Nobody(_) => None,
+        }
+    }
+
+    /// Seconds after which the request may be tried again, where it is refused for a time that is known.
+    fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Nobody(refusal) => refusal.retry_after_s(),
+            Self::Service(_) | Self::Address(_) => None,
         }
     }
 }
@@ -246,7 +253,7 @@ fn prepare<'c>(
     };
     let visitor = Visitor { side: &connection.side, tls: connection.tls.as_ref(), address: connection.peer.ip(), context };
     let admission = authorization::of_request(&visitor, &request.view(&head, &connection.caller), &asks);
-    let (target, labels) = aim(whom, &head, &request, context);
+    let (target, labels) = aim(whom, &head, &request, connection);
     let target = admission.refusal.map_or(target, Target::Nobody);
     let filtered = target.filtered();
     let additions = Additions {
@@ -281,14 +288,15 @@ fn prepare<'c>(
 }
 
 /// Who gets the request, and the labels known so far.
-fn aim(whom: &Whom, head: &Head<'_>, request: &Request, context: &Context) -> (Target, Rc<Destination>) {
+fn aim(whom: &Whom, head: &Head<'_>, request: &Request, connection: &Connection) -> (Target, Rc<Destination>) {
+    let context = &*connection.context;
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match whom {
         Whom::Address(peer, labels) => (Target::Address(Rc::clone(peer)), Rc::clone(labels)),
         Whom::Nobody(refusal) => (Target::Nobody(*refusal), nobody()),
         Whom::Service(service, port) => {
             let Some(view) = service.view() else { return (Target::Nobody(Refusal::UnknownService), nobody()) };
-            match target::route(&view, *port, &request.view(head, &context.own), context) {
+            match target::route(&view, *port, &request.view(head, &context.own), connection.peer.ip(), context) {
                 Ok(route) => {
                     let labels = route.labels(None);
                     (Target::Service(route), labels)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use leno_core::names::Name;
@@ -26,6 +26,8 @@ pub(super) struct Answer<'a> {
     pub(super) undelivered: bool,
     /// Further fields.
     pub(super) fields: &'a [(Name, Name)],
+    /// Seconds after which the request may be tried again.
+    pub(super) retry_after_s: Option<u32>,
 }
 
 /// What was sent.
@@ -46,6 +48,9 @@ impl Answer<'_> {
         }
         if self.undelivered {
             headers.insert(UNDELIVERED, HeaderValue::from_static("connect"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == 401 {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
@@ -77,6 +82,7 @@ fn grpc_status_of(status: u16) -> u16 {
         401 => 16,
         403 => 7,
         404 | 501 => 12,
+        429 => 8,
         502 | 503 => 14,
         504 => 4,
         _ => 2,

@@ -82,6 +82,14 @@ impl Target {
             Self::Address(_) | Self::Nobody(_) => None,
         }
     }
+
+    /// Seconds after which the request may be tried again, where it is refused for a time that is known.
+    fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Nobody(refusal) => refusal.retry_after_s(),
+            Self::Service(_) | Self::Address(_) => None,
+        }
+    }
 }
 
 /// What its record says in the end.
@@ -161,7 +169,7 @@ async fn aim(client: &Client, parts: &Parts) -> (Target, Rc<Destination>) {
         },
     };
     let Some(view) = service.view() else { return (Target::Nobody(Refusal::UnknownService), nobody()) };
-    match head::view(parts, &context.own, |head| target::route(&view, port, head, context)) {
+    match head::view(parts, &context.own, |head| target::route(&view, port, head, client.peer.ip(), context)) {
         Ok(route) => {
             let labels = route.labels(None);
             (Target::Service(route), labels)

@@ -18,7 +18,7 @@ impl Origin {
     pub fn of(reason: &str) -> Self {
         match reason {
             "client-gone" | "client-too-slow" | "body-too-slow" | "cut" | "bad-chunk" | "denied" | "ambiguous-path" | "unknown-service"
-            | "not-registered" => Self::Downstream,
+            | "not-registered" | "rate-limited" => Self::Downstream,
             // Heads that are refused.
             "head-too-large" | "head-too-slow" | "target-too-long" | "unknown-coding" => Self::Downstream,
             "no-endpoint" | "connect-failed" | "identity-mismatch" | "tls-failed" | "disconnected" | "bad-response" | "timeout"

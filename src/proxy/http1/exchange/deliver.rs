@@ -125,6 +125,7 @@ impl Exchange<'_> {
             close,
             tell_kept: self.request.is_old,
             is_head: self.asked.is_head,
+            retry_after_s: self.target.retry_after_s(),
             undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
             fields,
         };
@@ -188,7 +189,8 @@ pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str
         Side::Explicit | Side::Outside { .. } => Rc::new(Destination { service: None, version: None, route: None }),
     };
     let mut out = connection.context.buffers.take();
-    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false, fields: &[] }.write(&mut out);
+    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false, retry_after_s: None, fields: &[] }
+        .write(&mut out);
     let written = connection.io.write_all(out.filled()).await;
     connection.context.recorder.request(&RequestRecord {
         direction: connection.side.direction(),

@@ -139,6 +139,7 @@ impl Exchange {
             text,
             is_grpc: self.head.is_grpc,
             is_head: self.head.method == Method::HEAD,
+            retry_after_s: self.target.retry_after_s(),
             undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
             fields,
         };
@@ -185,7 +186,15 @@ impl Exchange {
 pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: bool, respond: &mut SendResponse<Bytes>) {
     let is_host = error == HeadError::BadHost;
     let text = if is_host { "the authority is missing, invalid or contradicts Host\n" } else { "the request target is invalid\n" };
-    let answer = Answer { status: error.status(), text, is_grpc, is_head: parts.method == Method::HEAD, undelivered: false, fields: &[] };
+    let answer = Answer {
+        status: error.status(),
+        text,
+        is_grpc,
+        is_head: parts.method == Method::HEAD,
+        undelivered: false,
+        retry_after_s: None,
+        fields: &[],
+    };
     let sent = answer.send(respond).unwrap_or_default();
     let labels = match &client.side {
         Side::Inbound { labels, .. } => Rc::clone(labels),

@@ -11,6 +11,7 @@ mod guards;
 mod http1;
 mod mirrors;
 mod opaque;
+mod rate_limits;
 mod resilience;
 mod retries;
 mod slow;

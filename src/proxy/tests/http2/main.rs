@@ -13,6 +13,7 @@ mod guards;
 mod limits;
 mod mirrors;
 mod peers;
+mod rate_limits;
 mod resilience;
 mod streams;
 #[path = "../data_plane/support.rs"]
