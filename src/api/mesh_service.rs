@@ -8,7 +8,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::resilience::{CircuitBreaker, OutlierDetection};
+use crate::resilience::{CircuitBreaker, Connections, OutlierDetection};
 use crate::rules;
 use crate::status::{ProxyStatus, conditions_schema};
 
@@ -83,6 +83,10 @@ pub struct MeshServiceSpec {
     /// How one endpoint is chosen among many. Default: LeastRequest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+
+    /// What may be under way to the service at once. Requests beyond a limit are answered 503. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
 
     /// Leaves endpoints out for a time that fail. Default: none is left out.
     #[serde(skip_serializing_if = "Option::is_none")]

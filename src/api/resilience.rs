@@ -77,3 +77,35 @@ pub struct CircuitBreaker {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub half_open_requests: Option<u32>,
 }
+
+/// What may be under way from one sidecar to the service at once. Each limit holds for the whole sidecar and each port of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Connections {
+    /// Connections that carry something: with HTTP/1.1 a request each; connections that rest are closed to make room. With HTTP/2,
+    /// one connection to each endpoint is always allowed, and counts. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u32>,
+    /// Requests and opaque connections that may wait, in turn, when maxConnections is reached. Those beyond are answered 503, or
+    /// closed. Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub max_pending_requests: Option<u32>,
+    /// Requests whose response is not complete yet. Those beyond are answered 503. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests: Option<u32>,
+    /// Requests that are being sent once more by a retry policy. Those beyond get what came of their try. Default: unlimited, but
+    /// for the policy's budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub max_retries: Option<u32>,
+    /// How long an endpoint may take to accept a connection and prove who it is. Default: 2s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
+    /// How long a connection to an endpoint is kept without a request on it, and an opaque one without a byte either way. Default:
+    /// 4.5s with HTTP/1.1, below what servers allow, and otherwise unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+}

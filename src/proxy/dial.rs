@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use leno_core::resilience::Outcome;
 use tokio::time::timeout;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use crate::authorization::{self, Admission, Decided};
 use crate::connection::{Connection, Met, Side};
 use crate::directory::EndpointState;
+use crate::idle::Idle;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer};
 use crate::target::{self, OTHERS_MAX, Refusal};
@@ -28,13 +30,13 @@ pub(crate) struct Dialled {
     pub(crate) labels: Rc<Destination>,
     /// Who is at both ends, where it is mutual TLS.
     pub(crate) secured: Option<Box<Secured>>,
-    _in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
 impl Dialled {
     /// An address that is no endpoint of the mesh.
     pub(crate) fn outside(io: Io, address: SocketAddr, labels: Rc<Destination>) -> Self {
-        Self { io, address, labels, secured: None, _in_flight: None }
+        Self { io, address, labels, secured: None, in_flight: None }
     }
 }
 
@@ -69,7 +71,8 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<
         },
     };
     let first = connection.first.take();
-    let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, None)).await;
+    let idle = dialled.in_flight.as_ref().and_then(InFlight::idle_timeout).map(Idle::new);
+    let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, idle.as_ref())).await;
     connection.record(&dialled, &decided, &carried);
 }
 
@@ -97,7 +100,7 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
     match &connection.side {
         Side::Explicit | Side::Outside { .. } => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
         Side::Inbound { app, labels, .. } => match dial_peer(app, Carries::Bytes, context).await {
-            Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), secured: None, _in_flight: Some(app.begin()) }),
+            Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), secured: None, in_flight: Some(app.begin()) }),
             Err(error) => Err(DialFailure { refusal: error.refusal(), labels: Rc::clone(labels) }),
         },
         Side::Outbound { service, port } => {
@@ -118,11 +121,15 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
                     }
                 };
                 let address = endpoint.peer.address();
-                match dial_peer(&endpoint.peer, carries, context).await {
+                if let Err(why) = in_turn(&in_flight, connection).await {
+                    refusal = why;
+                    break;
+                }
+                match dial_within(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
                     Ok(io) => {
                         in_flight.report(Outcome::Success, context);
                         let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
-                        return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, _in_flight: Some(in_flight) });
+                        return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, in_flight: Some(in_flight) });
                     }
                     Err(error) => {
                         error.log(address);
@@ -178,11 +185,28 @@ pub(crate) fn may_use(peer: &Peer, context: &Context) -> Result<(), DialError> {
     }
 }
 
+/// Waits until there may be one more connection, for as long as the client is there.
+async fn in_turn(in_flight: &InFlight, connection: &Connection) -> Result<(), Refusal> {
+    let Some(attempt) = in_flight.attempt().filter(|attempt| attempt.limits_connections()) else { return Ok(()) };
+    tokio::select! {
+        biased;
+        place = attempt.connection(&connection.context) => place?,
+        _ = connection.io.dead() => return Err(Refusal::Overflow),
+    }
+    attempt.make_room();
+    Ok(())
+}
+
 /// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
 pub(crate) async fn dial_peer(peer: &Peer, carries: Carries, context: &Context) -> Result<Io, DialError> {
+    dial_within(peer, carries, context.settings.connect_timeout, context).await
+}
+
+/// The same within `limit`.
+pub(crate) async fn dial_within(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
     let settings = &context.settings;
     let mut is_connected = false;
-    let reached = timeout(settings.connect_timeout, async {
+    let reached = timeout(limit, async {
         let stream = crate::io::dial(peer.address()).await.map_err(DialError::Connect)?;
         is_connected = true;
         if let Some(origination) = peer.origination().filter(|_| carries != Carries::OwnTls) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use leno_core::authorize::Guard;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
+use leno_core::limits::Limit;
 use leno_core::names::{Name, ServiceId};
 use leno_core::rate_limit::Limiter;
 use leno_core::resilience::Resilience;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::control::{Alias, Ask, Update};
 use crate::pool::{InFlight, Peer, Peers, Proof};
+use crate::resilience::limits::{Budgets, Place};
 use crate::resilience::{EndpointHealth, SetHealth};
 use crate::target::Refusal;
 use crate::telemetry::Destination;
@@ -45,6 +47,7 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 pub struct Directory {
     asks: UnboundedSender<Ask>,
     identity: bool,
+    budgets: Arc<Budgets>,
     /// What the worker sends to, shared by all services.
     pub peers: Peers,
     aliases: RefCell<Map<Alias, Meaning>>,
@@ -127,7 +130,7 @@ impl EndpointState {
 
     /// A request goes there.
     pub fn begin(&self, context: &Context) -> InFlight {
-        let attempt = self.health.as_ref().and_then(|health| health.attempt(context));
+        let attempt = self.health.as_ref().map(|health| health.attempt(context));
         self.peer.begin().watched(attempt)
     }
 }
@@ -136,11 +139,12 @@ impl Directory {
     /// Knows nothing yet; asks go to `asks`.
     ///
     /// `identity` says whether endpoints of which it is known who must answer have to prove it; without, all are spoken to in plain
-    /// text.
-    pub fn new(asks: UnboundedSender<Ask>, identity: bool) -> Self {
+    /// text. What is under way is counted in `budgets`, for all workers.
+    pub fn new(asks: UnboundedSender<Ask>, identity: bool, budgets: Arc<Budgets>) -> Self {
         Self {
             asks,
             identity,
+            budgets,
             peers: Peers::default(),
             aliases: RefCell::default(),
             services: RefCell::default(),
@@ -281,7 +285,7 @@ impl Directory {
                 // Endpoints nobody here asked for belong to another worker's traffic.
                 if let Some(set) = self.endpoints.borrow().get(&id) {
                     let before = set.current();
-                    let next = |endpoints: Arc<Endpoints>| EndpointIndex::new(&endpoints, &self.peers, self.identity, before.as_deref());
+                    let next = |endpoints: Arc<Endpoints>| EndpointIndex::new(&endpoints, self, before.as_deref());
                     let index = endpoints.map_or_else(EndpointIndex::default, next);
                     set.current.replace(Some(Rc::new(index)));
                 }
@@ -418,15 +422,15 @@ impl EndpointSet {
 
 impl EndpointIndex {
     /// What `before` remembers of endpoints that stay is kept.
-    fn new(endpoints: &Endpoints, peers: &Peers, identity: bool, before: Option<&Self>) -> Self {
-        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before));
+    fn new(endpoints: &Endpoints, directory: &Directory, before: Option<&Self>) -> Self {
+        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before, &directory.budgets));
         let state = |endpoint: &Endpoint| {
             let proof = match (&endpoints.origination, &endpoint.identity) {
                 (Some(origination), _) => Proof::Outside(Arc::clone(origination)),
-                (None, Some(expected)) if identity => Proof::Identity(Arc::clone(expected)),
+                (None, Some(expected)) if directory.identity => Proof::Identity(Arc::clone(expected)),
                 (None, Some(_) | None) => Proof::None,
             };
-            let peer = peers.get(endpoint.address, proof);
+            let peer = directory.peers.get(endpoint.address, proof);
             let known = || before.and_then(|before| before.remembered(&peer));
             let health = health.as_ref().map(|set| known().unwrap_or_else(|| set.join(endpoint.address)));
             Rc::new(EndpointState { endpoint: endpoint.clone(), peer, health })
@@ -441,16 +445,19 @@ impl EndpointIndex {
                 }
             }
         }
+        if let Some(set) = &health {
+            set.set_peers(all.iter().map(|endpoint| Rc::downgrade(&endpoint.peer)));
+        }
         Self { all, versions, health }
     }
 
-    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>) -> Rc<SetHealth> {
+    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>, budgets: &Budgets) -> Rc<SetHealth> {
         match before.and_then(|before| before.health.as_ref()) {
             Some(set) => {
                 set.set_policy(Arc::clone(policy));
                 Rc::clone(set)
             }
-            None => SetHealth::new(id.clone(), Arc::clone(policy)),
+            None => SetHealth::new(id.clone(), Arc::clone(policy), budgets),
         }
     }
 
@@ -474,6 +481,11 @@ impl EndpointIndex {
         let is_panic = set.policy().is_panic(healthy, all.len());
         let admits = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.admits(now));
         all.iter().filter(|endpoint| (is_panic || is_healthy(endpoint)) && admits(endpoint)).cloned().collect()
+    }
+
+    /// A request begins, or is sent once more: its place, where that is limited.
+    pub(crate) fn begin(&self, limit: Limit, context: &Context) -> Result<Option<Place>, Refusal> {
+        self.health.as_ref().map_or(Ok(None), |set| set.begin(limit, context))
     }
 
     /// Why there is none to pick of `all`, at `now`.
@@ -503,7 +515,7 @@ mod tests {
 
     fn directory() -> (Directory, UnboundedReceiver<Ask>) {
         let (asks, asked) = unbounded_channel();
-        (Directory::new(asks, true), asked)
+        (Directory::new(asks, true, Arc::default()), asked)
     }
 
     fn payment() -> ServiceId {

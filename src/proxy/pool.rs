@@ -36,6 +36,7 @@ pub struct Peer {
 struct Resting {
     io: Io,
     since: Instant,
+    time_max: Duration,
 }
 
 /// Counts a request as in flight at its peer until dropped.
@@ -99,12 +100,13 @@ impl Peers {
     }
 
     /// Closes what has rested too long or was closed by the other side, and forgets peers nobody holds.
-    pub fn sweep(&self, now: Instant, limits: RestLimits) {
+    pub fn sweep(&self, now: Instant) {
         self.by_place.borrow_mut().retain(|_, peer| {
             let Some(peer) = peer.upgrade() else { return false };
             peer.resting
                 .borrow_mut()
-                .retain(|resting| now.saturating_duration_since(resting.since) < limits.time_max && looks_quiet(&resting.io));
+                .retain(|resting| now.saturating_duration_since(resting.since) < resting.time_max && looks_quiet(&resting.io));
+            peer.http2.sweep(now);
             true
         });
     }
@@ -150,10 +152,10 @@ impl Peer {
 
     /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
     /// the kernel is asked, so that a close that has arrived is never overlooked.
-    pub fn reuse(&self, now: Instant, limits: RestLimits, sure: Sure) -> Option<Io> {
+    pub fn reuse(&self, now: Instant, sure: Sure) -> Option<Io> {
         let mut resting = self.resting.borrow_mut();
         while let Some(candidate) = resting.pop() {
-            let fresh = now.saturating_duration_since(candidate.since) < limits.time_max;
+            let fresh = now.saturating_duration_since(candidate.since) < candidate.time_max;
             let open = match sure {
                 Sure::AsKnown => looks_quiet(&candidate.io),
                 Sure::AskKernel => candidate.io.is_quiet(),
@@ -169,8 +171,18 @@ impl Peer {
     pub fn rest(&self, io: Io, now: Instant, limits: RestLimits) {
         let mut resting = self.resting.borrow_mut();
         if resting.len() < limits.connections_max {
-            resting.push(Resting { io, since: now });
+            resting.push(Resting { io, since: now, time_max: limits.time_max });
         }
+    }
+
+    /// Closes the connection that has rested longest; gives how many that were.
+    pub(crate) fn close_oldest(&self) -> usize {
+        let mut resting = self.resting.borrow_mut();
+        if resting.is_empty() {
+            return 0;
+        }
+        drop(resting.remove(0));
+        1
     }
 }
 
@@ -187,6 +199,34 @@ impl InFlight {
     /// Where the request is.
     pub fn peer(&self) -> &Rc<Peer> {
         &self.peer
+    }
+
+    /// The attempt it is, where its service is guarded.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
+    }
+
+    /// A connection whose last response is complete comes to rest.
+    pub(crate) fn rest(&self, io: Io, now: Instant, limits: RestLimits) {
+        let time_max = self.idle_timeout().unwrap_or(limits.time_max);
+        self.peer.rest(io, now, RestLimits { time_max, ..limits });
+    }
+
+    /// A connection is to be made: those that rest make room for it, where there is a limit.
+    pub(crate) fn make_room(&self) {
+        if let Some(attempt) = &self.attempt {
+            attempt.make_room();
+        }
+    }
+
+    /// How long a connection there is kept without anything to carry, where the service says it.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.attempt.as_ref().and_then(Attempt::idle_timeout)
+    }
+
+    /// How long the endpoint may take to accept a connection.
+    pub(crate) fn connect_timeout(&self, context: &Context) -> Duration {
+        self.attempt.as_ref().and_then(Attempt::connect_timeout).unwrap_or(context.settings.connect_timeout)
     }
 
     /// The same, as an attempt of which it is to be told how it ended.

@@ -99,7 +99,7 @@ impl Tries {
             has_others: route.is_some(),
             left: ended.deadline.map(|deadline| deadline.saturating_duration_since(now)),
         };
-        let take = || route.is_none_or(|route| route.budget().borrow_mut().take(now));
+        let take = || route.is_none_or(|route| route.may_retry(context) && route.budget().borrow_mut().take(now));
         let verdict = retry::decide(policy, &attempt, take, context.draw());
         let went = if ended.outcome.reason().is_none() { Went::Succeeded } else { Went::Failed };
         self.present_went(went);

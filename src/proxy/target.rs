@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`route()`], [`Route::pick`], [`Refusal`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use leno_core::balance::{self, Algorithm};
 use leno_core::filters::{Asked, FieldChanges};
+use leno_core::limits::Limit;
 use leno_core::names::{Name, ServiceId};
 use leno_core::request::RequestHead;
 use leno_core::retry::{Budget, Retry};
@@ -24,6 +25,7 @@ use crate::jwt::TokenError;
 use crate::mirror;
 use crate::pool::InFlight;
 use crate::rate_limit;
+use crate::resilience::limits::Place;
 use crate::telemetry::{Destination, Origin};
 use crate::worker::Context;
 
@@ -46,6 +48,10 @@ pub struct Route {
     pub filtered: Option<Box<Filtered>>,
     /// Time in which, once a response has begun, a byte must come or go; `None` is unlimited.
     pub idle_timeout: Option<Duration>,
+    /// Its place among the requests that may be under way, once it has one.
+    place: OnceCell<Option<Place>>,
+    /// Its place among those that may be sent once more, once it has one.
+    retry_place: OnceCell<Option<Place>>,
 }
 
 /// Why the proxy answers itself.
@@ -63,6 +69,8 @@ pub enum Refusal {
     NoEndpoint,
     /// The circuit breaker of every endpoint is open.
     CircuitOpen,
+    /// As much is under way to the service as may be.
+    Overflow,
     /// No endpoint is healthy, and unhealthy ones are not to be used.
     Unhealthy,
     /// Nobody accepted the connection.
@@ -104,7 +112,7 @@ impl Refusal {
             Self::UnknownService => 404,
             Self::RateLimited { .. } => 429,
             Self::MissingDestination | Self::NoWeight => 500,
-            Self::NoEndpoint | Self::CircuitOpen | Self::Unhealthy | Self::NoCertificate | Self::NoRules => 503,
+            Self::NoEndpoint | Self::CircuitOpen | Self::Overflow | Self::Unhealthy | Self::NoCertificate | Self::NoRules => 503,
             Self::NotRegistered
             | Self::ConnectFailed
             | Self::IdentityMismatch
@@ -124,6 +132,7 @@ impl Refusal {
             Self::NotRegistered => "not-registered",
             Self::NoEndpoint => "no-endpoint",
             Self::CircuitOpen => "circuit-open",
+            Self::Overflow => "overflow",
             Self::Unhealthy => "unhealthy",
             Self::ConnectFailed => "connect-failed",
             Self::NoCertificate => "no-certificate",
@@ -159,7 +168,7 @@ impl Refusal {
             Self::NotRegistered => "nothing outside is registered by this name or address, and only what is registered may be called\n",
             Self::NoEndpoint => "the service has no endpoint that is ready\n",
             // Limits and how endpoints are doing are nobody's business but the operators'.
-            Self::CircuitOpen | Self::Unhealthy => "the service cannot take this request now\n",
+            Self::CircuitOpen | Self::Overflow | Self::Unhealthy => "the service cannot take this request now\n",
             Self::ConnectFailed => "no endpoint of the service accepted the connection\n",
             Self::NoCertificate => "this workload has no valid certificate to prove itself with\n",
             Self::IdentityMismatch => "another workload answers at the endpoint's address\n",
@@ -214,6 +223,8 @@ pub fn route(
             },
             filtered: filters.map(|filters| Filtered::judge(filters, &asked)),
             idle_timeout: decision.idle_timeout,
+            place: OnceCell::new(),
+            retry_place: OnceCell::new(),
         }),
     }
 }
@@ -234,6 +245,9 @@ pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory
             mirrors: Vec::new(),
             filtered: None,
             idle_timeout: None,
+            // A connection is no request.
+            place: OnceCell::from(None),
+            retry_place: OnceCell::new(),
         }),
     }
 }
@@ -253,6 +267,8 @@ impl Route {
             idle_timeout: None,
             mirrors: Vec::new(),
             filtered: None,
+            place: OnceCell::new(),
+            retry_place: OnceCell::new(),
         }
     }
 
@@ -262,6 +278,10 @@ impl Route {
             Some(index) => index,
             None => context.directory.index(&self.set).await,
         };
+        if self.place.get().is_none() {
+            let place = index.begin(Limit::Requests, context)?;
+            self.place.get_or_init(|| place);
+        }
         let none = || {
             let all = index.serving(self.version.as_ref());
             if tried.is_empty() { index.why_none(all, Instant::now()) } else { Refusal::NoEndpoint }
@@ -297,6 +317,18 @@ impl Route {
     /// What the service may get of retries from this worker.
     pub(crate) fn budget(&self) -> &RefCell<Budget> {
         &self.set.budget
+    }
+
+    /// Whether the request may be sent once more, as far as the limit on such requests goes.
+    pub(crate) fn may_retry(&self, context: &Context) -> bool {
+        if self.retry_place.get().is_some() {
+            return true;
+        }
+        let Some(index) = self.set.current() else { return true };
+        match index.begin(Limit::Retries, context) {
+            Ok(place) => self.retry_place.set(place).is_ok(),
+            Err(_) => false,
+        }
     }
 
     /// Whether the request leaves the cluster.

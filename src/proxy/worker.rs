@@ -28,6 +28,7 @@ use crate::mirror::Mirrors;
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
 use crate::rate_limit::Limiters;
+use crate::resilience::limits::Budgets;
 use crate::telemetry::{AccessLog, Recorder, Registry};
 use crate::tls::{Originator, Security};
 
@@ -83,6 +84,8 @@ pub struct Settings {
     pub rest: RestLimits,
     /// The buckets of rate limits, which all workers of the proxy share.
     pub limiters: Arc<Limiters>,
+    /// What is under way to services that have limits; workers of one proxy share it.
+    pub budgets: Arc<Budgets>,
 }
 
 impl Settings {
@@ -101,6 +104,7 @@ impl Settings {
             detect_timeout: Duration::from_millis(300),
             rest: RestLimits::default(),
             limiters: Arc::default(),
+            budgets: Arc::default(),
         }
     }
 }
@@ -140,7 +144,7 @@ impl Context {
         Self {
             own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
             stranger: Rc::default(),
-            directory: Directory::new(asks, settings.identity),
+            directory: Directory::new(asks, settings.identity, Arc::clone(&settings.budgets)),
             security: Security::default(),
             originator: Originator::default(),
             buffers: Rc::default(),
@@ -215,7 +219,7 @@ async fn sweep(context: Rc<Context>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     for tick in 1_u32.. {
         let now = ticks.tick().await.into_std();
-        context.directory.peers.sweep(now, context.settings.rest);
+        context.directory.peers.sweep(now);
         if tick.is_multiple_of(SWEEPS_PER_CLEANING) {
             context.directory.sweep(now);
             context.recorder.prune(now);

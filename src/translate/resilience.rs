@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use leno_api as api;
 use leno_core::breaker::CircuitBreaker;
+use leno_core::limits::Limits;
 use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::resilience::{PANIC_PERCENT, Resilience};
 
@@ -14,6 +15,7 @@ pub(crate) fn read(spec: &api::MeshServiceSpec, problems: &mut Vec<String>) -> O
     let resilience = Resilience {
         outliers: spec.outlier_detection.as_ref().map(|it| reader.outliers(it)),
         breaker: spec.circuit_breaker.as_ref().map(|it| reader.breaker(it)),
+        limits: spec.connections.as_ref().map(|it| reader.limits(it)).unwrap_or_default(),
         panic_percent: reader.percent("healthyPanicPercent", spec.healthy_panic_percent, PANIC_PERCENT),
         ..Resilience::default()
     };
@@ -56,6 +58,19 @@ impl Reader<'_> {
             success_threshold: self.at_least(1, &path("successThreshold"), spec.success_threshold, default.success_threshold),
             open_for: self.duration(&path("openFor"), spec.open_for.as_ref(), default.open_for),
             half_open_requests: self.at_least(1, &path("halfOpenRequests"), spec.half_open_requests, default.half_open_requests),
+        }
+    }
+
+    fn limits(&mut self, spec: &api::resilience::Connections) -> Limits {
+        let path = |field: &str| format!("connections.{field}");
+        let mut at_least_one = |field: &str, number: Option<u32>| number.map(|number| self.at_least(1, &path(field), Some(number), 1));
+        Limits {
+            connections: at_least_one("maxConnections", spec.max_connections),
+            pending: spec.max_pending_requests,
+            requests: at_least_one("maxRequests", spec.max_requests),
+            retries: spec.max_retries,
+            connect_timeout: spec.connect_timeout.as_ref().map(|it| self.duration(&path("connectTimeout"), Some(it), Duration::ZERO)),
+            idle_timeout: spec.idle_timeout.as_ref().map(|it| self.duration(&path("idleTimeout"), Some(it), Duration::ZERO)),
         }
     }
 
@@ -110,6 +125,10 @@ mod tests {
         let outliers = Some(OutlierDetection::default());
         assert_eq!(*resilience.unwrap(), Resilience { outliers, breaker: Some(breaker), ..Resilience::default() });
         assert!(problems.is_empty());
+        let limited =
+            read_json(json!({"connections": {"maxConnections": 7, "maxPendingRequests": 0, "connectTimeout": "100ms"}})).0.unwrap();
+        let connect_timeout = Some(Duration::from_millis(100));
+        assert_eq!(limited.limits, Limits { connections: Some(7), pending: Some(0), connect_timeout, ..Limits::default() });
         let never = read_json(json!({"healthyPanicPercent": 0})).0.unwrap();
         assert_eq!(never.panic_percent, 0);
     }
@@ -121,6 +140,8 @@ mod tests {
             (json!({"outlierDetection": {"maxEjectionPercent": 101}}), "spec.outlierDetection.maxEjectionPercent: 101 is no percentage"),
             (json!({"outlierDetection": {"successRate": {"minEndpoints": 1}}}), "minEndpoints: 1 is too little: write at least 2"),
             (json!({"circuitBreaker": {"failureThreshold": 0}}), "spec.circuitBreaker.failureThreshold: 0 is too little"),
+            (json!({"connections": {"maxConnections": 0}}), "spec.connections.maxConnections: 0 is too little"),
+            (json!({"connections": {"idleTimeout": "0s"}}), "spec.connections.idleTimeout: \"0s\" is no time"),
             (json!({"healthyPanicPercent": 200}), "spec.healthyPanicPercent: 200 is no percentage"),
         ];
         for (spec, words) in cases {

@@ -37,3 +37,19 @@ def test_an_open_breaker_answers_at_once_and_closes_by_trials(shop):
     # The app answers 200 where it is asked for that: trials succeed, and the breaker closes.
     until("it closes", lambda: shop.count("web", "get", "http://ledger/status/200", "-n", "20")["byStatus"] == {"200": 20})
     assert shop.metric("web", "leno_circuit_breaker_transitions_total", destination=f"{shop.name}/ledger", to="closed") > 0
+    shop.delete("MeshService", "ledger")
+
+
+def test_requests_beyond_a_limit_are_answered_503(shop):
+    shop.create(apps.mesh_service("ledger", connections={"maxRequests": 2}))
+    shop.await_condition("MeshService", "ledger", Accepted="True", Programmed="True")
+
+    def counts():
+        """Twelve at once, each of half a second. The app itself answers 500."""
+        return shop.count("web", "load", "http://ledger/delay?ms=500", "-n", "12", "-c", "12", "-rate", "0")["byStatus"]
+
+    refused = until("two are under way, the others are refused", lambda: (lambda it: it if it.get("500") == 2 else None)(counts()))
+    assert refused == {"500": 2, "503": 10}
+    assert shop.metric("web", "leno_overflow_total", destination=f"{shop.name}/ledger", limit="requests") >= 10
+    line = until("the line says why", lambda: shop.access_log("web", destination=f"{shop.name}/ledger", reason="overflow"))[-1]
+    assert line["status"] == 503

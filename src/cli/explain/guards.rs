@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use leno_core::breaker::CircuitBreaker;
+use leno_core::limits::Limits;
 use leno_core::outlier::OutlierDetection;
 use leno_core::resilience::Resilience;
 
 /// One line for each thing that guards a service's endpoints.
 pub(super) fn words(resilience: &Resilience) -> Vec<String> {
     let mut lines = Vec::new();
+    lines.extend(limits(&resilience.limits));
     lines.extend(resilience.breaker.as_ref().map(breaker));
     lines.extend(resilience.outliers.as_ref().map(outliers));
     if resilience.outliers.is_some() || resilience.check.is_some() {
@@ -18,6 +20,21 @@ pub(super) fn words(resilience: &Resilience) -> Vec<String> {
         });
     }
     lines
+}
+
+fn limits(it: &Limits) -> Option<String> {
+    let number = |what: &str, number: Option<u32>| number.map(|number| format!("{number} {what}"));
+    let time = |what: &str, time: Option<Duration>| time.map(|time| format!("{time:?} {what}"));
+    let all = [
+        number("connections", it.connections),
+        number("that wait for one", it.pending),
+        number("requests", it.requests),
+        number("retries", it.retries),
+        time("to connect", it.connect_timeout),
+        time("for a connection to rest", it.idle_timeout),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| format!("limits of each sidecar: {}", all.join(", ")))
 }
 
 fn breaker(it: &CircuitBreaker) -> String {
@@ -54,6 +71,10 @@ mod tests {
     #[test]
     fn guards_are_told_in_words() {
         assert!(words(&Resilience::default()).is_empty());
+        let limits =
+            Limits { connections: Some(100), requests: Some(7), idle_timeout: Some(Duration::from_secs(300)), ..Limits::default() };
+        let limited = Resilience { limits, ..Resilience::default() };
+        assert_eq!(words(&limited), ["limits of each sidecar: 100 connections, 7 requests, 300s for a connection to rest"]);
         let both =
             Resilience { breaker: Some(CircuitBreaker::default()), outliers: Some(OutlierDetection::default()), ..Resilience::default() };
         assert_eq!(

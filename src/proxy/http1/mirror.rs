@@ -31,7 +31,7 @@ pub(super) async fn send(route: Route, copy: Rc<Copy>, asked: Asked, context: Rc
     match exchange(&io, &copy, asked, &context.buffers).await {
         Ok(answer) => {
             if answer.rests {
-                peer.rest(io, Instant::now(), context.settings.rest);
+                in_flight.rest(io, Instant::now(), context.settings.rest);
             }
             answer.outcome
         }
@@ -41,7 +41,7 @@ pub(super) async fn send(route: Route, copy: Rc<Copy>, asked: Asked, context: Rc
 
 async fn connect(peer: &Peer, context: &Context) -> Result<Io, Outcome> {
     may_use(peer, context).map_err(|error| Outcome::from(error.refusal()))?;
-    match peer.reuse(Instant::now(), context.settings.rest, Sure::AskKernel) {
+    match peer.reuse(Instant::now(), Sure::AskKernel) {
         Some(io) => Ok(io),
         None => Box::pin(dial_peer(peer, Carries::Http1, context)).await.map_err(|error| error.refusal().into()),
     }

@@ -23,7 +23,7 @@ pub(super) async fn send(route: Route, copy: Rc<Copy>, mut request: Request<()>,
         Err(outcome) => return outcome,
     };
     let peer = in_flight.peer();
-    let lease = match peer.http2.lease(peer, Who::NOBODY, &context).await {
+    let lease = match peer.http2.lease(peer, Who::NOBODY, in_flight.attempt(), &context).await {
         Ok(lease) => lease,
         Err(refusal) => return refusal.into(),
     };

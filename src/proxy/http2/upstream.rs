@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -20,9 +20,11 @@ use tokio::time::timeout;
 
 use super::rewind::Rewind;
 use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::dial::{DialError, dial_peer, may_use};
+use crate::dial::{DialError, dial_within, may_use};
 use crate::io::Io;
 use crate::pool::Peer;
+use crate::resilience::Attempt;
+use crate::resilience::limits::{ConnectionPlace, Place};
 use crate::target::Refusal;
 use crate::tls::{Agreed, Carries};
 use crate::worker::Context;
@@ -65,21 +67,33 @@ struct Link {
     /// Responses that wait for their clients: whose each is, and what it holds of the connection's window.
     waiting: RefCell<Slab<(Who, FlowControl)>>,
     is_closed: Cell<bool>,
+    /// How long it is kept without a stream, where the service says it, and since when it has none.
+    idle: Option<(Duration, Cell<Instant>)>,
+    /// Its place among the connections that may be.
+    _place: Option<ConnectionPlace>,
 }
 
-/// One request's place on a connection.
-pub(super) struct Lease(Rc<Link>);
+/// One request's place on a connection, and among those that wait where the connection is full.
+pub(super) struct Lease(Rc<Link>, RefCell<Option<Place>>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        if let Some((_, since)) = &self.0.idle {
+            since.set(Instant::now());
+        }
     }
 }
 
 impl Lease {
     fn new(link: &Rc<Link>) -> Self {
         link.streams.set(link.streams.get() + 1);
-        Self(Rc::clone(link))
+        Self(Rc::clone(link), RefCell::default())
+    }
+
+    /// An answer is there: the request waits for nobody any more.
+    pub(super) fn answered(&self) {
+        self.1.take();
     }
 
     /// Sends a request's head. `ends` says that nothing follows it.
@@ -149,7 +163,9 @@ impl Link {
 
 impl Upstreams {
     /// A place for a request of `who` on a connection to `peer`, which these are the connections of; dials where there is none.
-    pub(super) async fn lease(&self, peer: &Peer, who: Who, context: &Context) -> Result<Lease, Refusal> {
+    ///
+    /// `attempt` has the service's limits: one connection there may always be.
+    pub(super) async fn lease(&self, peer: &Peer, who: Who, attempt: Option<&Attempt>, context: &Context) -> Result<Lease, Refusal> {
         if let Err(error) = may_use(peer, context) {
             error.log(peer.address());
             return Err(error.refusal());
@@ -165,7 +181,18 @@ impl Upstreams {
         if self.failures.get() != failures {
             return Err(self.failure.get().unwrap_or(Refusal::ConnectFailed));
         }
-        match Box::pin(open(peer, context)).await {
+        let place = match attempt.map_or(Some(None), Attempt::another_connection) {
+            Some(place) => place,
+            // There may be no more connections: requests share those there are.
+            None => match (self.least_busy(), attempt) {
+                (Some(lease), Some(attempt)) => {
+                    lease.1.replace(attempt.pending(context)?);
+                    return Ok(lease);
+                }
+                (_, _) => None,
+            },
+        };
+        match Box::pin(open(peer, attempt, place, context)).await {
             Ok(link) => {
                 let lease = Lease::new(&link);
                 self.links.borrow_mut().push(link);
@@ -195,21 +222,42 @@ impl Upstreams {
         if links.len() < LINKS_MAX {
             return None;
         }
-        links.iter().min_by_key(|link| (link.held() > HELD_MAX, link.streams.get())).map(Lease::new)
+        drop(links);
+        self.least_busy()
+    }
+
+    fn least_busy(&self) -> Option<Lease> {
+        self.links.borrow().iter().min_by_key(|link| (link.held() > HELD_MAX, link.streams.get())).map(Lease::new)
+    }
+
+    /// Closes connections that have had nothing to carry for too long, where the service says how long that is.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let is_idle = |link: &Rc<Link>| {
+            link.streams.get() == 0 && link.idle.as_ref().is_some_and(|(most, since)| now.saturating_duration_since(since.get()) >= *most)
+        };
+        self.links.borrow_mut().retain(|link| !is_idle(link));
     }
 }
 
 /// Opens a connection and waits for the peer's settings; a task of its own drives it then.
-async fn open(peer: &Peer, context: &Context) -> Result<Rc<Link>, DialError> {
-    let io = dial_peer(peer, Carries::Http2, context).await?;
+async fn open(peer: &Peer, attempt: Option<&Attempt>, place: Option<ConnectionPlace>, context: &Context) -> Result<Rc<Link>, DialError> {
+    let limit = attempt.and_then(Attempt::connect_timeout).unwrap_or(context.settings.connect_timeout);
+    let io = dial_within(peer, Carries::Http2, limit, context).await?;
+    let kept = Kept { idle: attempt.and_then(Attempt::idle_timeout), place };
     let is_secured = io.agreed().is_some();
-    settled(io, peer, context.settings.connect_timeout).await.map_err(|error| {
+    settled(io, peer, limit, kept).await.map_err(|error| {
         // What TLS has to say comes through `h2` as this kind and words: the peer did not take this proxy's certificate.
         if is_secured && error.kind() == io::ErrorKind::InvalidData { DialError::Tls(error.into()) } else { DialError::Connect(error) }
     })
 }
 
-async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<Rc<Link>> {
+/// What the limits of its service say of a connection.
+struct Kept {
+    idle: Option<Duration>,
+    place: Option<ConnectionPlace>,
+}
+
+async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept) -> io::Result<Rc<Link>> {
     let agreed = io.agreed();
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io)).await;
     let (requests, mut connection) = handshake.map_err(broken)?;
@@ -230,6 +278,8 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration) -> io::Result<R
         streams: Cell::new(0),
         waiting: RefCell::default(),
         is_closed: Cell::new(false),
+        idle: kept.idle.map(|most| (most, Cell::new(Instant::now()))),
+        _place: kept.place,
     });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {

@@ -6,20 +6,26 @@
 //!
 //! Reading order: [`SetHealth`], [`EndpointHealth`], [`Attempt`].
 
+pub mod limits;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leno_core::breaker::{Breaker, Permit, Phase};
 use leno_core::endpoints::EndpointsId;
 use leno_core::health::Checked;
+use leno_core::limits::{Limit, Limits};
 use leno_core::outlier::{Ejection, Outliers};
 use leno_core::resilience::{Outcome, Resilience};
 
+use crate::pool::Peer;
+use crate::target::Refusal;
 use crate::telemetry::Event;
 use crate::worker::Context;
+use limits::{Budget, Budgets, ConnectionPlace, Place};
 
 /// What a worker remembers of the endpoints of one service port.
 pub struct SetHealth {
@@ -30,6 +36,10 @@ pub struct SetHealth {
     slots: RefCell<Vec<SocketAddr>>,
     /// Endpoints that are unhealthy by checks, or whose breaker is not closed.
     troubled: Cell<usize>,
+    /// What is under way from all workers.
+    budget: Arc<Budget>,
+    /// Whom connections may rest with.
+    peers: RefCell<Vec<Weak<Peer>>>,
 }
 
 /// What a worker remembers of one endpoint of a set.
@@ -64,13 +74,23 @@ pub struct Attempt {
     /// Whether it still takes up a place for trials.
     waits: Cell<bool>,
     is_told: Cell<bool>,
+    connection: RefCell<Option<ConnectionPlace>>,
 }
 
 impl SetHealth {
     /// Nothing remembered yet.
-    pub(crate) fn new(id: EndpointsId, policy: Arc<Resilience>) -> Rc<Self> {
-        let (outliers, slots) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { id, policy: RefCell::new(policy), outliers, slots, troubled: Cell::new(0) })
+    pub(crate) fn new(id: EndpointsId, policy: Arc<Resilience>, budgets: &Budgets) -> Rc<Self> {
+        let budget = budgets.of(&id);
+        budget.set(&policy.limits);
+        Rc::new(Self {
+            id,
+            policy: RefCell::new(policy),
+            outliers: RefCell::default(),
+            slots: RefCell::default(),
+            troubled: Cell::new(0),
+            budget,
+            peers: RefCell::default(),
+        })
     }
 
     /// The settings in force.
@@ -80,6 +100,7 @@ impl SetHealth {
 
     /// Other settings are in force; what is remembered stays.
     pub(crate) fn set_policy(&self, policy: Arc<Resilience>) {
+        self.budget.set(&policy.limits);
         self.policy.replace(policy);
     }
 
@@ -106,6 +127,49 @@ impl SetHealth {
         self.troubled.get() > 0 || self.outliers.borrow().may_any_be_ejected(now)
     }
 
+    /// Who is in the set.
+    pub(crate) fn set_peers(&self, peers: impl Iterator<Item = Weak<Peer>>) {
+        self.peers.replace(peers.collect());
+    }
+
+    /// What may be under way.
+    fn limits(&self) -> Limits {
+        self.policy.borrow().limits
+    }
+
+    /// A request begins, or is sent once more; `None` where there is no limit.
+    pub(crate) fn begin(&self, limit: Limit, context: &Context) -> Result<Option<Place>, Refusal> {
+        let limits = self.limits();
+        let is_limited = match limit {
+            Limit::Requests => limits.requests.is_some(),
+            Limit::Retries => limits.retries.is_some(),
+            Limit::Pending => limits.connections.is_some(),
+        };
+        if !is_limited {
+            return Ok(None);
+        }
+        self.budget.take(limit, &limits).map(Some).ok_or_else(|| self.overflow(limit, context))
+    }
+
+    fn overflow(&self, limit: Limit, context: &Context) -> Refusal {
+        context.recorder.event(Event::Overflow(limit), &self.id.service);
+        Refusal::Overflow
+    }
+
+    /// Closes connections that rest, until there may be one more beside those in use.
+    fn make_room(&self, most: u32) {
+        let peers = self.peers.borrow();
+        let resting = |peer: &Rc<Peer>| peer.resting();
+        let mut all: Vec<_> = peers.iter().filter_map(Weak::upgrade).filter(|peer| resting(peer) > 0).collect();
+        let mut count: usize = all.iter().map(resting).sum();
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let in_use = self.budget.connections();
+        while count > 0 && in_use + count > most {
+            all.sort_unstable_by_key(resting);
+            count -= all.last().map_or(count, |peer| peer.close_oldest());
+        }
+    }
+
     fn ejected(&self, ejection: Ejection, now: Instant, context: &Context) {
         let address = self.slots.borrow().get(ejection.slot).copied();
         let (cause, for_ms) = (ejection.cause.as_str(), ejection.until.saturating_duration_since(now).as_millis());
@@ -129,11 +193,8 @@ impl EndpointHealth {
     }
 
     /// A request goes there.
-    pub(crate) fn attempt(self: &Rc<Self>, context: &Context) -> Option<Attempt> {
+    pub(crate) fn attempt(self: &Rc<Self>, context: &Context) -> Attempt {
         let policy = self.set.policy.borrow();
-        if !policy.judges_attempts() {
-            return None;
-        }
         let mut permit = None;
         if let Some(breaker) = &policy.breaker {
             let admitted = self.breaker.borrow_mut().admit(breaker, Instant::now());
@@ -142,7 +203,8 @@ impl EndpointHealth {
                 self.entered(entered, context);
             }
         }
-        Some(Attempt { endpoint: Rc::clone(self), permit, waits: Cell::new(true), is_told: Cell::new(false) })
+        let (waits, is_told, connection) = (Cell::new(true), Cell::new(false), RefCell::default());
+        Attempt { endpoint: Rc::clone(self), permit, waits, is_told, connection }
     }
 
     fn entered(&self, phase: Option<Phase>, context: &Context) {
@@ -170,6 +232,48 @@ impl Drop for EndpointHealth {
 }
 
 impl Attempt {
+    /// Whether there is a limit to connections.
+    pub(crate) fn limits_connections(&self) -> bool {
+        self.endpoint.set.limits().connections.is_some()
+    }
+
+    /// Takes a place for a connection where there is a limit: waits for it in turn, for as long as it is polled.
+    pub(crate) async fn connection(&self, context: &Context) -> Result<(), Refusal> {
+        let set = &self.endpoint.set;
+        let limits = set.limits();
+        let place = set.budget.connection(&limits).await.map_err(|limit| set.overflow(limit, context))?;
+        self.connection.replace(Some(place));
+        Ok(())
+    }
+
+    /// A connection is to be made: those that rest make room for it, where there is a limit.
+    pub(crate) fn make_room(&self) {
+        if let Some(most) = self.endpoint.set.limits().connections {
+            self.endpoint.set.make_room(most);
+        }
+    }
+
+    /// A place for one more connection beside those to the same endpoint; `None` inside means that there is no limit.
+    pub(crate) fn another_connection(&self) -> Option<Option<ConnectionPlace>> {
+        let set = &self.endpoint.set;
+        if set.limits().connections.is_none() { Some(None) } else { set.budget.free_connection().map(Some) }
+    }
+
+    /// A request waits for others on a connection that is full.
+    pub(crate) fn pending(&self, context: &Context) -> Result<Option<Place>, Refusal> {
+        self.endpoint.set.begin(Limit::Pending, context)
+    }
+
+    /// How long an endpoint may take to accept a connection, where the service says it.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.endpoint.set.limits().connect_timeout
+    }
+
+    /// How long a connection is kept without anything to carry, where the service says it.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.endpoint.set.limits().idle_timeout
+    }
+
     /// The head of an answer is there: the request makes room for another trial, how long its body may ever take.
     pub(crate) fn answered(&self) {
         if let Some(permit) = self.permit

@@ -21,11 +21,11 @@ use super::super::response::{self, Asked, Keep, Response};
 use super::{Exchange, Target};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::Side;
-use crate::dial::{DialError, dial_peer, may_use};
+use crate::dial::{DialError, dial_within, may_use};
 use crate::drain::Draining;
 use crate::filters::Filtered;
 use crate::io::Io;
-use crate::pool::{Peer, Sure};
+use crate::pool::{InFlight, Peer, Sure};
 use crate::retry::{Ended, per_try, report_of};
 use crate::target::Refusal;
 use crate::tls::{self, Carries, Secured};
@@ -111,7 +111,7 @@ impl Exchange<'_> {
             let ended = self.attempt(&peer).await;
             let outcome = match &ended {
                 Ok(arrived) => arrived.outcome(),
-                Err(Broken::Client(_)) => return ended.map_err(Broken::failure),
+                Err(Broken::Client(_) | Broken::Unreached(Refusal::Overflow)) => return ended.map_err(Broken::failure),
                 Err(broken) => broken.outcome(),
             };
             if outcome == Outcome::Unreached {
@@ -171,7 +171,7 @@ impl Exchange<'_> {
             && !self.upload.refused
             && let Some(in_flight) = &self.in_flight
         {
-            in_flight.peer().rest(io, Instant::now(), self.connection.context.settings.rest);
+            in_flight.rest(io, Instant::now(), self.connection.context.settings.rest);
         }
     }
 
@@ -222,6 +222,7 @@ impl Exchange<'_> {
     }
 
     async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
+        self.in_turn().await?;
         let (io, reused) = self.connect(peer).await.map_err(Broken::Unreached)?;
         if let Some(secured) = Secured::outbound(peer.identity(), io.agreed(), &self.connection.context.security) {
             self.outcome.secured = Some(secured);
@@ -231,6 +232,17 @@ impl Exchange<'_> {
             tracing::info!(%error, endpoint = %peer.address(), "refused a response");
         }
         arrived
+    }
+
+    /// Waits until there may be one more connection, where that is limited, for as long as the client is there.
+    async fn in_turn(&self) -> Result<(), Broken> {
+        let attempt = self.in_flight.as_ref().and_then(InFlight::attempt);
+        let Some(attempt) = attempt.filter(|attempt| attempt.limits_connections()) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            place = attempt.connection(&self.connection.context) => place.map_err(Broken::Unreached),
+            error = self.connection.io.dead() => Err(Broken::Client(Stopped::Sender(error))),
+        }
     }
 
     /// A connection to `peer`, and whether it has been used before.
@@ -243,11 +255,16 @@ impl Exchange<'_> {
         may_use(peer, context).map_err(refused)?;
         if self.tries.may_reuse() {
             let sure = if self.is_idempotent { Sure::AsKnown } else { Sure::AskKernel };
-            if let Some(io) = peer.reuse(Instant::now(), context.settings.rest, sure) {
+            if let Some(io) = peer.reuse(Instant::now(), sure) {
                 return Ok((io, true));
             }
         }
-        Box::pin(dial_peer(peer, Carries::Http1, context)).await.map(|io| (io, false)).map_err(refused)
+        let mut limit = context.settings.connect_timeout;
+        if let Some(in_flight) = &self.in_flight {
+            limit = in_flight.connect_timeout(context);
+            in_flight.make_room();
+        }
+        Box::pin(dial_within(peer, Carries::Http1, limit, context)).await.map(|io| (io, false)).map_err(refused)
     }
 
     /// Sends the request on `io` and waits for the response's head.

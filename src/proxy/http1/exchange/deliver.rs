@@ -68,7 +68,7 @@ impl Exchange<'_> {
             && down.inbox.is_empty()
             && let Some(in_flight) = &self.in_flight
         {
-            in_flight.peer().rest(io, now, self.connection.context.settings.rest);
+            in_flight.rest(io, now, self.connection.context.settings.rest);
         }
         if keep == Keep::No || !whole {
             return After::Linger;

@@ -24,7 +24,7 @@ use super::super::head;
 use super::super::upstream::Lease;
 use super::{Exchange, Target};
 use crate::http1::response::UNDELIVERED;
-use crate::pool::Peer;
+use crate::pool::{InFlight, Peer};
 use crate::retry::{Ended, per_try, report_of, retry_after};
 use crate::target::Refusal;
 use crate::tls::Secured;
@@ -121,7 +121,9 @@ impl Exchange {
             let ended = self.attempt(&peer).await;
             let outcome = match &ended {
                 Ok(arrived) => arrived.outcome(),
-                Err(broken @ (Broken::NoProtocol | Broken::ClientGone)) => return Err(broken.failure()),
+                Err(broken @ (Broken::NoProtocol | Broken::ClientGone | Broken::Unreached(Refusal::Overflow))) => {
+                    return Err(broken.failure());
+                }
                 Err(broken) => broken.outcome(),
             };
             if let Err(Broken::Unreached(refusal)) = ended {
@@ -220,7 +222,8 @@ impl Exchange {
 
     /// Sends the request on a connection to `peer` and waits for the response's head, while the request's body goes up.
     async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
-        let lease = peer.http2.lease(peer, self.client.who(), &self.client.context).await.map_err(Broken::Unreached)?;
+        let attempt = self.in_flight.as_ref().and_then(InFlight::attempt);
+        let lease = peer.http2.lease(peer, self.client.who(), attempt, &self.client.context).await.map_err(Broken::Unreached)?;
         if let Some(secured) = Secured::outbound(peer.identity(), lease.agreed(), &self.client.context.security) {
             self.outcome.secured = Some(secured);
         }
@@ -234,6 +237,7 @@ impl Exchange {
         }
         let mut is_going_up = !ends;
         let response = poll_fn(|cx| self.poll_response(&mut answer, &mut send, &mut is_going_up, cx)).await?;
+        lease.answered();
         let undelivered = response.headers().contains_key(UNDELIVERED);
         Ok(Arrived { response, send, undelivered, lease })
     }

@@ -9,6 +9,7 @@ mod failures;
 mod filters;
 mod guards;
 mod http1;
+mod limits;
 mod mirrors;
 mod opaque;
 mod rate_limits;

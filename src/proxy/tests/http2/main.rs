@@ -11,6 +11,7 @@ mod grpc;
 #[path = "../data_plane/guards.rs"]
 mod guards;
 mod limits;
+mod limits_of_services;
 mod mirrors;
 mod peers;
 mod rate_limits;
