@@ -17,7 +17,7 @@ use crate::mirror::Outcome;
 use crate::tls::{End, Secured};
 
 /// Series that nobody has written to for this long are dropped (metrics of vanished peers must not pile up).
-const SERIES_IDLE: Duration = Duration::from_secs(3600);
+const SERIES_IDLE: Duration = Duration::from_secs(15 * 60);
 /// Reasons beyond this many are counted together: the set is closed, this only bounds a mistake.
 const REASONS_MAX: usize = 64;
 
@@ -229,7 +229,7 @@ impl Recorder {
         self.0.shared.mirrors_in_flight.set(count as u64);
     }
 
-    /// Drops series that were not written to for an hour. To be called now and then.
+    /// Drops series that were not written to for 15 minutes. To be called now and then.
     pub fn prune(&self, now: Instant) {
         let before = now.saturating_duration_since(self.0.started).saturating_sub(SERIES_IDLE).as_secs();
         for map in self.0.requests.borrow_mut().iter_mut().flatten().flatten() {
@@ -292,7 +292,7 @@ mod tests {
     use crate::telemetry::test_support::{record, somewhere};
 
     #[test]
-    fn a_series_nobody_wrote_to_for_an_hour_is_dropped_and_a_used_one_stays() {
+    fn a_series_nobody_wrote_to_for_a_while_is_dropped_and_a_used_one_stays() {
         let registry = Registry::default();
         let recorder = registry.recorder(None);
         recorder.request(&record(&somewhere("v1"), 200));
