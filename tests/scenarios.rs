@@ -572,7 +572,7 @@ fn judge(translator: &Translator, request: &Request) -> Result<Judged> {
         } else {
             decide(&service, port, &head, draw, &mut recorder)
         };
-        let asked = Asked { request: &head, matched: decision.matched, service: &service.id, port };
+        let asked = Asked { request: &head, matched: decision.matched, service: &service.id, port, draws: [999_999; 2] };
         let filters = decision.rule.and_then(|rule| rule.filters.as_ref());
         judged.filters = filters.iter().flat_map(|filters| filters.explain(&asked)).collect();
         let rewritten = filters.and_then(|filters| filters.judge(&asked).path);

@@ -6,7 +6,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cors::Cors;
 use crate::duration::Duration;
+use crate::fault::Fault;
 use crate::filters::{HeaderChanges, Redirect, Rewrite};
 use crate::mirror::Mirror;
 use crate::rate_limit::RateLimit;
@@ -148,6 +150,12 @@ pub struct Route {
     /// How many of these requests may pass in each proxy that sends them. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// Faults that befall some requests of this route, on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Which pages of other origins may call this route from a browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// Conditions on a request: all of them hold when it matches.

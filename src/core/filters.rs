@@ -8,6 +8,10 @@
 //!
 //! Reading order: [`Filters::judge`], [`FieldChanges`], [`PathChange::apply`], [`Redirect::location`].
 
+use std::time::Duration;
+
+use crate::cors::{Cors, Judged};
+use crate::fault::{AbortStatus, Fault};
 use crate::matching::{Match, PathMatch};
 use crate::names::{Name, ServiceId, split_authority};
 use crate::request::RequestHead;
@@ -23,6 +27,10 @@ pub struct Filters {
     pub rewrite: Option<Rewrite>,
     /// The proxy answers itself, and names another place.
     pub redirect: Option<Redirect>,
+    /// What befalls some requests, on purpose.
+    pub fault: Option<Fault>,
+    /// Which pages of other origins may call.
+    pub cors: Option<Cors>,
 }
 
 /// Changes of header fields. A name is in one of the three lists at most, in lower case.
@@ -89,6 +97,8 @@ pub struct Asked<'a> {
     pub service: &'a ServiceId,
     /// That service's port.
     pub port: u16,
+    /// For what befalls only some requests: uniform over `u64` and independent.
+    pub draws: [u64; 2],
 }
 
 /// What the filters make of one request.
@@ -96,6 +106,10 @@ pub struct Asked<'a> {
 pub struct Filtered {
     /// The path to send on instead of the one that came, without query.
     pub path: Option<String>,
+    /// It is held for this long before anything else happens to it.
+    pub delay: Option<Duration>,
+    /// Changes that every response gets for browsers, the proxy's own answers as well.
+    pub cors: Option<FieldChanges>,
     /// The proxy answers itself.
     pub reply: Option<Reply>,
 }
@@ -105,6 +119,8 @@ pub struct Filtered {
 pub struct Reply {
     /// Its status.
     pub status: u16,
+    /// What gRPC callers hear; `None` is what gRPC makes of the status.
+    pub grpc_status: Option<u16>,
     /// Fields it has besides those of every answer; names in lower case.
     pub fields: Vec<(Name, Name)>,
     /// What the caller is told.
@@ -116,9 +132,16 @@ pub struct Reply {
 impl Filters {
     /// What becomes of a request.
     pub fn judge(&self, asked: &Asked<'_>) -> Filtered {
-        let reply = self.redirect.as_ref().map(|redirect| redirect.reply(asked));
+        let cors = match self.cors.as_ref().map(|cors| cors.judge(asked.request)) {
+            Some(Judged::Preflight(reply)) => return Filtered { reply: Some(reply), ..Filtered::default() },
+            Some(Judged::Passes(changes)) => Some(changes),
+            None => None,
+        };
+        let fault = self.fault.as_ref().map(|fault| fault.draw(asked.draws)).unwrap_or_default();
+        let aborted = fault.abort.map(AbortStatus::reply);
+        let reply = aborted.or_else(|| self.redirect.as_ref().map(|redirect| redirect.reply(asked)));
         let path = self.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref()).and_then(|change| change.of(asked));
-        Filtered { path, reply }
+        Filtered { path, delay: fault.delay, cors, reply }
     }
 
     /// The authority to send on instead of the one that came.
@@ -131,6 +154,18 @@ impl FieldChanges {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// These changes and then `more`, which has the last word.
+    pub fn then(&self, more: &Self) -> Self {
+        let keeps = |name: &Name| !more.drops(name.as_bytes());
+        let of = |list: &[(Name, Name)]| list.iter().filter(|(name, _)| keeps(name)).cloned().collect::<Vec<_>>();
+        let mut all =
+            Self { set: of(&self.set), add: of(&self.add), remove: self.remove.iter().filter(|name| keeps(name)).cloned().collect() };
+        all.set.extend_from_slice(&more.set);
+        all.add.extend_from_slice(&more.add);
+        all.remove.extend_from_slice(&more.remove);
+        all
     }
 
     /// Whether the lines called `name`, in any case, go away: the field is removed, or set anew.
@@ -178,7 +213,8 @@ impl Redirect {
     /// The answer to a request.
     fn reply(&self, asked: &Asked<'_>) -> Reply {
         let location = Name::from(self.location(asked));
-        Reply { status: self.status, fields: vec![("location".into(), location)], text: "the service is elsewhere\n", reason: "redirect" }
+        let fields = vec![("location".into(), location)];
+        Reply { status: self.status, grpc_status: None, fields, text: "the service is elsewhere\n", reason: "redirect" }
     }
 
     /// Where the request is sent: an absolute URL made of what is given here and, for the rest, of the request itself.

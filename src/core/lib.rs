@@ -8,7 +8,9 @@
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
+pub mod cors;
 pub mod endpoints;
+pub mod fault;
 pub mod filters;
 pub mod health;
 pub mod limits;

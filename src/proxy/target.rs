@@ -197,8 +197,8 @@ pub fn route(
 ) -> Result<Route, (Refusal, Rc<Destination>)> {
     let service = &view.service;
     let decision = route::decide(service, port, head, context.draw(), &mut Silent);
+    let asked_port = port;
     let filters = decision.rule.and_then(|rule| rule.filters.as_ref());
-    let asked = Asked { request: head, matched: decision.matched, service: &service.id, port };
     let rule = decision.rule.map(|rule| &rule.name);
     let refused = |refusal| Err((refusal, view.labels(&service.id, None, rule)));
     if let Some(rule) = decision.rule
@@ -221,10 +221,13 @@ pub fn route(
                 Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
                 Some(_) | None => Vec::new(),
             },
-            filtered: filters.map(|filters| Filtered::judge(filters, &asked)),
             idle_timeout: decision.idle_timeout,
             place: OnceCell::new(),
             retry_place: OnceCell::new(),
+            filtered: filters.map(|filters| {
+                let draws = [context.draw(), context.draw()];
+                Filtered::judge(filters, &Asked { request: head, matched: decision.matched, service: &service.id, port: asked_port, draws })
+            }),
         }),
     }
 }

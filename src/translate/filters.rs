@@ -6,8 +6,11 @@ use std::sync::Arc;
 use leno_api::filters as spec;
 use leno_api::rules::filters as rules;
 use leno_api::traffic_policy::Route;
+use leno_core::cors::Cors;
+use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
 use leno_core::names::Name;
+use leno_core::percentage::Percentage;
 
 /// Status of a redirect that names none.
 const FOUND: u16 = 302;
@@ -27,7 +30,9 @@ pub(crate) fn read(path: &str, route: &Route, problem: &mut impl FnMut(&str, &st
             problem(&format!("{path}.{field}"), &format!("{}.", rule.message));
         }
     }
-    let filters = Filters { request, response, rewrite, redirect };
+    let fault = route.fault.as_ref().map(|it| fault(&format!("{path}.fault"), it, problem));
+    let cors = route.cors.as_ref().map(|it| cors(&format!("{path}.cors"), it, problem));
+    let filters = Filters { request, response, rewrite, redirect, fault, cors };
     (filters != Filters::default()).then(|| Arc::new(filters))
 }
 
@@ -71,6 +76,68 @@ fn path_change(path: &str, spec: &spec::PathChange, problem: &mut impl FnMut(&st
             problem(path, &format!("{}.", rules::ONE_PATH_CHANGE.message));
             None
         }
+    }
+}
+
+fn fault(path: &str, spec: &leno_api::fault::Fault, problem: &mut impl FnMut(&str, &str)) -> Fault {
+    let mut share = |field: &str, percent: f64| {
+        let share = Percentage::from_percent(percent);
+        share.unwrap_or_else(|error| {
+            problem(&format!("{path}.{field}.percentage"), &format!("{error}."));
+            Percentage::NONE
+        })
+    };
+    let shares = [spec.delay.as_ref().map(|it| share("delay", it.percentage)), spec.abort.as_ref().map(|it| share("abort", it.percentage))];
+    let delay = spec.delay.as_ref().zip(shares[0]).and_then(|(it, percentage)| match it.duration.parse() {
+        Ok(duration) => Some(Delay { duration, percentage }),
+        Err(error) => {
+            problem(&format!("{path}.delay.duration"), &format!("{error}."));
+            None
+        }
+    });
+    let abort = spec.abort.as_ref().zip(shares[1]).and_then(|(it, percentage)| match (it.status, it.grpc_status) {
+        (Some(status @ 400..=599), None) => Some(Abort { status: AbortStatus::Http(status), percentage }),
+        (None, Some(code @ 1..=16)) => Some(Abort { status: AbortStatus::Grpc(code), percentage }),
+        (_, _) => {
+            problem(&format!("{path}.abort"), "write exactly one of status, from 400 to 599, and grpcStatus, from 1 to 16.");
+            None
+        }
+    });
+    Fault { delay, abort }
+}
+
+fn cors(path: &str, spec: &leno_api::cors::Cors, problem: &mut impl FnMut(&str, &str)) -> Cors {
+    for (field, rule, list) in
+        [("allowOrigins", &rules::ORIGINS, &spec.allow_origins), ("allowMethods", &rules::CORS_METHODS, &spec.allow_methods)]
+    {
+        if !rule.holds(&list.iter().map(String::as_str).collect()) {
+            problem(&format!("{path}.{field}"), &format!("{}.", rule.message));
+        }
+    }
+    if serde_json::to_value(spec).is_ok_and(|cors| !rules::NAMED_ORIGINS.holds(&cors)) {
+        problem(path, &format!("{}.", rules::NAMED_ORIGINS.message));
+    }
+    let names = |field: &str, list: &[String], problem: &mut dyn FnMut(&str, &str)| -> Vec<Name> {
+        if !leno_api::rules::HEADER_NAMES.holds(&list.iter().map(String::as_str).collect()) {
+            problem(&format!("{path}.{field}"), &format!("{}.", leno_api::rules::HEADER_NAMES.message));
+        }
+        list.iter().map(|name| name.to_ascii_lowercase().into()).collect()
+    };
+    let max_age = spec.max_age.as_ref().and_then(|age| match age.parse() {
+        Ok(age) => Some(age),
+        Err(error) => {
+            problem(&format!("{path}.maxAge"), &format!("{error}."));
+            None
+        }
+    });
+    let plain = |list: &[String]| list.iter().map(|it| Name::from(it.as_str())).collect();
+    Cors {
+        origins: plain(&spec.allow_origins),
+        methods: plain(&spec.allow_methods),
+        headers: names("allowHeaders", &spec.allow_headers, problem),
+        expose: names("exposeHeaders", &spec.expose_headers, problem),
+        max_age,
+        credentials: spec.allow_credentials,
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use leno_core::cors::Cors;
+use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
 use leno_core::names::Name;
+use leno_core::percentage::Percentage;
 
-use crate::decode::{DecodeError, port};
+use crate::decode::{DecodeError, duration as duration_of, port};
+use crate::encode::duration;
 use crate::wire::leno as wire;
 
 pub(crate) fn encode(filters: &Filters) -> wire::Filters {
@@ -14,6 +18,8 @@ pub(crate) fn encode(filters: &Filters) -> wire::Filters {
         response: field_changes(&filters.response),
         rewrite: filters.rewrite.as_ref().map(|it| wire::Rewrite { path: it.path.as_ref().map(path_change), host: text(it.host.as_ref()) }),
         redirect: filters.redirect.as_ref().map(redirect),
+        fault: filters.fault.as_ref().map(fault),
+        cors: filters.cors.as_ref().map(cors),
     }
 }
 
@@ -23,6 +29,8 @@ pub(crate) fn decode(message: wire::Filters) -> Result<Arc<Filters>, DecodeError
         response: message.response.map(field_changes_of).unwrap_or_default(),
         rewrite: message.rewrite.map(rewrite_of).transpose()?,
         redirect: message.redirect.map(redirect_of).transpose()?,
+        fault: message.fault.map(fault_of).transpose()?,
+        cors: message.cors.map(cors_of).transpose()?,
     }))
 }
 
@@ -61,6 +69,59 @@ fn path_change_of(message: wire::PathChange) -> Result<PathChange, DecodeError> 
 
 fn rewrite_of(message: wire::Rewrite) -> Result<Rewrite, DecodeError> {
     Ok(Rewrite { path: message.path.map(path_change_of).transpose()?, host: message.host.map(Name::from) })
+}
+
+fn cors(cors: &Cors) -> wire::Cors {
+    let texts = |list: &[Name]| list.iter().map(ToString::to_string).collect();
+    wire::Cors {
+        origins: texts(&cors.origins),
+        methods: texts(&cors.methods),
+        headers: texts(&cors.headers),
+        expose: texts(&cors.expose),
+        max_age: cors.max_age.map(duration),
+        credentials: cors.credentials,
+    }
+}
+
+fn cors_of(message: wire::Cors) -> Result<Cors, DecodeError> {
+    let names = |list: Vec<String>| list.into_iter().map(Name::from).collect();
+    Ok(Cors {
+        origins: names(message.origins),
+        methods: names(message.methods),
+        headers: names(message.headers),
+        expose: names(message.expose),
+        max_age: duration_of(message.max_age)?,
+        credentials: message.credentials,
+    })
+}
+
+fn fault(fault: &Fault) -> wire::Fault {
+    use wire::abort::With;
+    let with = |status| match status {
+        AbortStatus::Http(status) => With::Status(u32::from(status)),
+        AbortStatus::Grpc(code) => With::GrpcStatus(u32::from(code)),
+    };
+    wire::Fault {
+        delay: fault.delay.map(|it| wire::Delay { duration: Some(duration(it.duration)), millionths: it.percentage.millionths() }),
+        abort: fault.abort.map(|it| wire::Abort { millionths: it.percentage.millionths(), with: Some(with(it.status)) }),
+    }
+}
+
+fn fault_of(message: wire::Fault) -> Result<Fault, DecodeError> {
+    use wire::abort::With;
+    let number = |number| u16::try_from(number).ok().ok_or(DecodeError::Unknown("status of a fault"));
+    let delay = message.delay.map(|it| {
+        let duration = duration_of(it.duration)?.ok_or(DecodeError::Unknown("delay"))?;
+        Ok::<_, DecodeError>(Delay { duration, percentage: Percentage::from_millionths(it.millionths)? })
+    });
+    let abort = message.abort.map(|it| {
+        let status = match it.with.ok_or(DecodeError::Unknown("kind of abort"))? {
+            With::Status(status) => AbortStatus::Http(number(status)?),
+            With::GrpcStatus(code) => AbortStatus::Grpc(number(code)?),
+        };
+        Ok::<_, DecodeError>(Abort { status, percentage: Percentage::from_millionths(it.millionths)? })
+    });
+    Ok(Fault { delay: delay.transpose()?, abort: abort.transpose()? })
 }
 
 fn redirect(redirect: &Redirect) -> wire::Redirect {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
 use leno_core::breaker::CircuitBreaker;
+use leno_core::cors::Cors;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
+use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
 use leno_core::health::{HealthCheck, Probe};
 use leno_core::limits::Limits;
@@ -280,8 +282,23 @@ fn filters() -> impl Strategy<Value = Filters> {
     let scheme = option::of(prop::sample::select(vec![Scheme::Http, Scheme::Https]));
     let redirect = (scheme, option::of(text()), option::of(any::<u16>()), path(), any::<u16>());
     let redirect = redirect.prop_map(|(scheme, host, port, path, status)| Redirect { scheme, host, port, path, status });
-    (field_changes(), field_changes(), option::of(rewrite), option::of(redirect))
-        .prop_map(|(request, response, rewrite, redirect)| Filters { request, response, rewrite, redirect })
+    (field_changes(), field_changes(), option::of(rewrite), option::of(redirect), option::of(fault()), option::of(cors()))
+        .prop_map(|(request, response, rewrite, redirect, fault, cors)| Filters { request, response, rewrite, redirect, fault, cors })
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let names = || vec(text(), 0..2);
+    (names(), names(), names(), names(), option::of(any::<Duration>()), any::<bool>()).prop_map(
+        |(origins, methods, headers, expose, max_age, credentials)| Cors { origins, methods, headers, expose, max_age, credentials },
+    )
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let share = || (0u32..=1_000_000).prop_map(|millionths| Percentage::from_millionths(millionths).unwrap());
+    let delay = (any::<Duration>(), share()).prop_map(|(duration, percentage)| Delay { duration, percentage });
+    let status = prop_oneof![any::<u16>().prop_map(AbortStatus::Http), any::<u16>().prop_map(AbortStatus::Grpc)];
+    let abort = (status, share()).prop_map(|(status, percentage)| Abort { status, percentage });
+    (option::of(delay), option::of(abort)).prop_map(|(delay, abort)| Fault { delay, abort })
 }
 
 fn field_changes() -> impl Strategy<Value = FieldChanges> {

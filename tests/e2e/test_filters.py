@@ -1,4 +1,4 @@
-"""Routes change what they send on, or have the sidecar answer by itself."""
+"""Routes change what they send on, hold it, or have the sidecar answer by itself."""
 
 import pytest
 
@@ -50,3 +50,25 @@ def test_a_redirect_is_answered_by_the_sidecar(shop, policy, http2):
     assert counts["byStatus"] == {"301": 1} and counts["byVersion"] == {"none": 1}, counts
     assert shop.count("web", "get", "http://payment/new", *http2)["byStatus"] == {"200": 1}
 
+
+
+@pytest.mark.parametrize("http2", [[], ["-h2"]], ids=["HTTP/1.1", "HTTP/2"])
+def test_an_abort_befalls_its_share_of_requests_and_says_so(shop, policy, http2):
+    policy(
+        {"name": "chaos", "matches": [under("/chaos")], "fault": {"abort": {"status": 503}}},
+        {"name": "some", "matches": [under("/some")], "fault": {"abort": {"status": 500, "percentage": 20}}},
+    )
+    assert shop.count("web", "get", "http://payment/chaos", "-n", "20", *http2)["byStatus"] == {"503": 20}
+    counts = shop.count("web", "get", "http://payment/some", "-n", "1000", *http2)["byStatus"]
+    assert 150 <= counts["500"] <= 250 and counts["200"] == 1000 - counts["500"], counts
+    assert shop.access_log("web", reason="fault-injected"), "the caller's proxy says who answered"
+
+
+def test_a_delay_holds_requests_and_counts_against_the_timeout(shop, policy):
+    policy(
+        {"name": "slow", "matches": [under("/slow")], "fault": {"delay": {"duration": "300ms"}}},
+        {"name": "late", "matches": [under("/late")], "timeout": "200ms", "fault": {"delay": {"duration": "5s"}}},
+    )
+    counts = shop.count("web", "get", "http://payment/slow", "-n", "5")
+    assert counts["byStatus"] == {"200": 5} and counts["p50ms"] >= 300, counts
+    assert shop.count("web", "get", "http://payment/late")["byStatus"] == {"504": 1}

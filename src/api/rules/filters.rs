@@ -141,8 +141,56 @@ pub const PREFIX_OF_A_PREFIX: Rule = Rule {
     ),
 };
 
+/// A fault that befalls somebody.
+pub const SOME_FAULT: Rule = Rule {
+    message: "write what befalls the requests: at least one of delay and abort, such as {abort: {status: 503, percentage: 10}}",
+    test: Test::Cel("has(self.delay) || has(self.abort)", |value| value.get("delay").is_some() || value.get("abort").is_some()),
+};
+
+/// One status of an abort.
+pub const ONE_ABORT: Rule = Rule {
+    message: "give abort exactly one of status (such as 503) and grpcStatus (such as 14, UNAVAILABLE)",
+    test: Test::OneOf(&["status", "grpcStatus"]),
+};
+
+/// Origins of pages.
+pub const ORIGINS: Rule = Rule {
+    message: "write origins as a browser sends them, in lower case and without path: https://shop.example.com, with its port where it is not \
+              the scheme's own; https://*.example.com for every name below; or * for all",
+    test: Test::Cel(
+        r#"self.all(o, o.matches(r"^([*]|https?://([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:[0-9]{1,5})?)$"))"#,
+        |value| strings(value).all(|origin| is_match(ORIGIN, origin)),
+    ),
+};
+
+/// An origin, or what origins are below.
+const ORIGIN: &str = "^([*]|https?://([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*(:[0-9]{1,5})?)$";
+
+/// Methods of pages.
+pub const CORS_METHODS: Rule = Rule {
+    message: "write methods in capitals, such as PUT and DELETE, or * for all",
+    test: Test::Cel(r#"self.all(m, m == "*" || m.matches(r"^[A-Z][A-Z0-9_-]*$"))"#, |value| {
+        strings(value).all(|method| method == "*" || is_match("^[A-Z][A-Z0-9_-]*$", method))
+    }),
+};
+
+/// Credentials are for those who are named.
+pub const NAMED_ORIGINS: Rule = Rule {
+    message: "with allowCredentials, name the origins, methods and fields: browsers take no * then, and any page could act for its visitor",
+    test: Test::Cel(
+        "!has(self.allowCredentials) || !self.allowCredentials || (!('*' in self.allowOrigins) \
+         && (!has(self.allowMethods) || !('*' in self.allowMethods)) && (!has(self.allowHeaders) || !('*' in self.allowHeaders)) \
+         && (!has(self.exposeHeaders) || !('*' in self.exposeHeaders)))",
+        |value| {
+            let lists = ["allowOrigins", "allowMethods", "allowHeaders", "exposeHeaders"];
+            let for_all = lists.iter().any(|list| strings(&value[*list]).any(|it| it == "*"));
+            !for_all || value.get("allowCredentials") != Some(&Value::Bool(true))
+        },
+    ),
+};
+
 /// The rules of this file.
-pub(super) const ALL: [&Rule; 11] = [
+pub(super) const ALL: [&Rule; 16] = [
     &FIELDS_TO_WRITE,
     &FIELDS_TO_REMOVE,
     &FIELD_CHANGES,
@@ -154,4 +202,9 @@ pub(super) const ALL: [&Rule; 11] = [
     &REDIRECTS,
     &REDIRECT_ALONE,
     &PREFIX_OF_A_PREFIX,
+    &SOME_FAULT,
+    &ONE_ABORT,
+    &ORIGINS,
+    &CORS_METHODS,
+    &NAMED_ORIGINS,
 ];

@@ -7,6 +7,9 @@ use leno_core::service::Service;
 
 use super::explanation::Filter;
 
+/// Draws that belong to a share only when it is the whole.
+const RARE: [u64; 2] = [999_999; 2];
+
 /// What filters make of a request.
 #[derive(Default)]
 pub(super) struct Explained {
@@ -21,7 +24,7 @@ pub(super) struct Explained {
 /// What the filters of the route that holds make of a request.
 pub(super) fn of(decision: &Decision<'_>, request: &RequestHead<'_>, service: &Service, port: u16) -> Explained {
     let Some(filters) = decision.rule.and_then(|rule| rule.filters.as_ref()) else { return Explained::default() };
-    let asked = Asked { request, matched: decision.matched, service: &service.id, port };
+    let asked = Asked { request, matched: decision.matched, service: &service.id, port, draws: RARE };
     let words = filters.explain(&asked).into_iter().map(|(name, does)| Filter { name: name.to_owned(), does });
     let filtered = filters.judge(&asked);
     let answer = filtered.reply.map(|reply| format!("{}: {}", reply.status, reply.text.trim_end()));

@@ -18,7 +18,7 @@ fn judged(filters: &Filters, authority: &str, target: &str, prefix: Option<&str>
     let request = RequestHead { method: "GET", path, query, authority, headers: &headers, caller: &caller };
     let matched = prefix.map(under);
     let service = ServiceId::new("shop", "payment");
-    filters.judge(&Asked { request: &request, matched: matched.as_ref(), service: &service, port: 8080 })
+    filters.judge(&Asked { request: &request, matched: matched.as_ref(), service: &service, port: 8080, draws: [0, 0] })
 }
 
 fn location(redirect: &Redirect, authority: &str, target: &str) -> String {
@@ -102,6 +102,17 @@ fn a_redirect_keeps_of_the_request_what_it_does_not_name() {
 fn no_path_leads_a_redirect_to_another_host() {
     let redirect = Redirect { path: Some(PathChange::Prefix("/".into())), ..found() };
     assert_eq!(location(&redirect, "payment", "/api//evil.example/a"), "http://payment:8080//evil.example/a");
+}
+
+#[test]
+fn of_changes_one_after_the_other_the_later_have_the_last_word() {
+    let fields = |names: &[&str], value: &str| names.iter().map(|it| (name(it), name(value))).collect::<Vec<_>>();
+    let first = FieldChanges { set: fields(&["a", "b"], "1"), add: fields(&["c", "d"], "1"), remove: vec!["e".into(), "f".into()] };
+    let later = FieldChanges { set: fields(&["b", "e"], "2"), add: fields(&["c"], "2"), remove: vec!["d".into()] };
+    let both = first.then(&later);
+    assert_eq!(both.set, [fields(&["a"], "1"), fields(&["b", "e"], "2")].concat());
+    assert_eq!(both.add, [fields(&["c"], "1"), fields(&["c"], "2")].concat());
+    assert_eq!(both.remove, [name("f"), name("d")]);
 }
 
 #[test]

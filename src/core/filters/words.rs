@@ -2,12 +2,16 @@
 
 use std::fmt;
 
+use crate::fault::{AbortStatus, Fault};
+
 use super::{Asked, FieldChanges, Filters, PathChange, Redirect, Rewrite};
 
 impl Filters {
     /// What is written, one line for each filter: its name, and what it does.
     pub fn words(&self) -> Vec<(&'static str, String)> {
         let mut words = Vec::new();
+        words.extend(self.cors.as_ref().map(|it| ("cors", it.to_string())));
+        words.extend(self.fault.as_ref().map(|it| ("fault", it.to_string())));
         words.extend(self.redirect.as_ref().map(|it| ("redirect", it.to_string())));
         words.extend(self.rewrite.as_ref().map(|it| ("rewrite", it.to_string())));
         words.extend((!self.request.is_empty()).then(|| ("request", self.request.to_string())));
@@ -42,6 +46,17 @@ impl fmt::Display for FieldChanges {
         let add = self.add.iter().map(|(name, value)| format!("{value:?} added to {name}"));
         let remove = self.remove.iter().map(|name| format!("{name} removed"));
         f.write_str(&set.chain(add).chain(remove).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let delay = self.delay.iter().map(|it| format!("{} of requests held for {:?}", it.percentage, it.duration));
+        let abort = self.abort.iter().map(|it| match it.status {
+            AbortStatus::Http(status) => format!("{} answered {status}", it.percentage),
+            AbortStatus::Grpc(code) => format!("{} answered gRPC status {code}", it.percentage),
+        });
+        f.write_str(&delay.chain(abort).collect::<Vec<_>>().join(", "))
     }
 }
 

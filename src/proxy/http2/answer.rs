@@ -16,6 +16,8 @@ use crate::http1::response::UNDELIVERED;
 pub(super) struct Answer<'a> {
     /// The HTTP status that says it.
     pub(super) status: u16,
+    /// What gRPC callers hear; `None` is what gRPC makes of the status.
+    pub(super) grpc_status: Option<u16>,
     /// What the caller is told.
     pub(super) text: &'static str,
     /// Whether the request is gRPC's.
@@ -56,7 +58,7 @@ impl Answer<'_> {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if self.is_grpc {
-            let code = grpc_status_of(self.status);
+            let code = self.grpc_status.unwrap_or_else(|| grpc_status_of(self.status));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from(code));
             headers.insert("grpc-message", HeaderValue::from_static(self.text.trim_ascii_end()));

@@ -17,6 +17,7 @@ use super::attempts::Arrived;
 use super::{After, Exchange, Tunnel};
 use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
+use crate::filters::Filtered;
 use crate::idle::{Idle, within};
 use crate::io::Io;
 use crate::target::Refusal;
@@ -110,7 +111,8 @@ impl Exchange<'_> {
 
     /// The proxy answers itself.
     pub(super) async fn answer(self, status: u16, text: &str, reason: &'static str) -> After {
-        self.answer_with(status, text, reason, &[]).await
+        let fields = self.target.filtered().map(Filtered::for_pages).unwrap_or_default();
+        self.answer_with(status, text, reason, &fields).await
     }
 
     /// The proxy answers itself, with `fields` besides those of every answer.

@@ -15,8 +15,11 @@ impl Target {
 }
 
 impl Exchange<'_> {
-    /// What the route's filters leave of it: an answer of the proxy itself, or the request's attempts.
+    /// What the route's filters leave of it, after a delay where they want one: an answer of the proxy itself, or the request's attempts.
     pub(super) async fn filtered_attempts(&mut self) -> Result<Arrived, Failure> {
+        if let Some(delay) = self.target.filtered().and_then(|filtered| filtered.delay) {
+            Box::pin(tokio::time::sleep(delay)).await;
+        }
         match self.target.filtered().and_then(Filtered::reply) {
             None => {
                 self.mirror();
@@ -28,7 +31,7 @@ impl Exchange<'_> {
 
     /// The proxy answers itself, as the route has it.
     pub(super) async fn reply(self) -> After {
-        match self.target.filtered().and_then(Filtered::reply).cloned() {
+        match self.target.filtered().and_then(Filtered::whole_reply) {
             Some(reply) => self.answer_with(reply.status, reply.text, reply.reason, &reply.fields).await,
             None => After::Close,
         }

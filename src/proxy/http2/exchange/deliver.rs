@@ -128,14 +128,23 @@ impl Exchange {
 
     /// The proxy answers itself.
     pub(super) fn answer(&mut self, status: u16, text: &'static str, reason: &'static str) {
-        self.answer_with(status, text, reason, &[]);
+        let fields = self.target.filtered().map(Filtered::for_pages).unwrap_or_default();
+        self.answer_with((status, None), text, reason, &fields);
     }
 
-    /// The proxy answers itself, with `fields` besides those of every answer.
-    pub(super) fn answer_with(&mut self, status: u16, text: &'static str, reason: &'static str, fields: &[(Name, Name)]) {
+    /// The proxy answers itself: with an HTTP status, or a gRPC status of its own for who speaks that, and `fields` besides those of every
+    /// answer.
+    pub(super) fn answer_with(
+        &mut self,
+        (status, grpc_status): (u16, Option<u16>),
+        text: &'static str,
+        reason: &'static str,
+        fields: &[(Name, Name)],
+    ) {
         let is_inbound = matches!(self.client.side, Side::Inbound { .. });
         let answer = Answer {
             status,
+            grpc_status,
             text,
             is_grpc: self.head.is_grpc,
             is_head: self.head.method == Method::HEAD,
@@ -188,6 +197,7 @@ pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: 
     let text = if is_host { "the authority is missing, invalid or contradicts Host\n" } else { "the request target is invalid\n" };
     let answer = Answer {
         status: error.status(),
+        grpc_status: None,
         text,
         is_grpc,
         is_head: parts.method == Method::HEAD,

@@ -1,10 +1,14 @@
 //! What a route does to HTTP/1 requests and responses: changes of fields, rewriting, redirecting.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use leno_core::cors::Cors;
+use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
 use leno_core::matching::{Match, PathMatch};
 use leno_core::names::Name;
+use leno_core::percentage::Percentage;
 use leno_core::route::{RouteTable, Rule};
 use leno_proxy::listen::Accept;
 
@@ -137,4 +141,101 @@ fn a_body_is_framed_as_before_whatever_fields_change() {
     client.ask("POST /api HTTP/1.1\r\nHost: payment\r\nContent-Length: 4\r\n\r\nbody");
     let sent = told.recv().unwrap();
     assert!(sent.contains("Host: payment\r\nContent-Length: 4\r\n") && sent.ends_with("\r\n\r\nbody"), "{sent}");
+}
+
+fn fault(delay: Option<(Duration, f64)>, abort: Option<(AbortStatus, f64)>) -> Filters {
+    let share = |percent| Percentage::from_percent(percent).unwrap();
+    let delay = delay.map(|(duration, percent)| Delay { duration, percentage: share(percent) });
+    let abort = abort.map(|(status, percent)| Abort { status, percentage: share(percent) });
+    Filters { fault: Some(Fault { delay, abort }), ..Filters::default() }
+}
+
+#[test]
+fn an_abort_is_answered_by_the_proxy_with_its_status_and_reason() {
+    let server = Server::answering("never");
+    for (status, want) in [(AbortStatus::Http(503), 503), (AbortStatus::Http(418), 418), (AbortStatus::Grpc(7), 403)] {
+        let (mesh, mut client) = start(&server, fault(None, Some((status, 100.0))));
+        for request in ["GET /api HTTP/1.1\r\nHost: payment\r\n\r\n", "POST /api HTTP/1.1\r\nHost: payment\r\nContent-Length: 2\r\n\r\nhi"]
+        {
+            let response = client.ask(request);
+            assert_eq!((response.status(), response.body()), (want, "a fault was injected by the route\n"));
+        }
+        eventually("the reason is counted", || mesh.metrics().contains("reason=\"fault-injected\"} 2"));
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn an_abort_befalls_its_share_of_requests() {
+    let server = Server::answering("passed");
+    let (_mesh, mut client) = start(&server, fault(None, Some((AbortStatus::Http(500), 10.0))));
+    let aborted = (0..2000).filter(|_| client.ask("GET /api HTTP/1.1\r\nHost: payment\r\n\r\n").status() == 500).count();
+    assert!((140..=260).contains(&aborted), "10 % of 2000, give or take 3 points: {aborted}");
+    assert_eq!(client.ask("GET /other HTTP/1.1\r\nHost: payment\r\n\r\n").status(), 200);
+}
+
+#[test]
+fn a_delay_holds_the_request_and_counts_against_its_timeout() {
+    let (server, told) = Server::telling();
+    let delay = Duration::from_millis(30);
+    let (_mesh, mut client) = start(&server, fault(Some((delay, 100.0)), None));
+    let asked = Instant::now();
+    assert_eq!(client.ask("GET /api HTTP/1.1\r\nHost: payment\r\n\r\n").status(), 200);
+    assert!(asked.elapsed() >= delay && told.recv().is_ok());
+    let routes = RouteTable::new("shop/slow".into(), Some(Duration::from_millis(20)), {
+        let filters = Arc::new(fault(Some((Duration::from_secs(3600), 100.0)), Some((AbortStatus::Http(500), 100.0))));
+        vec![Rule { name: "slow".into(), filters: Some(filters), ..Rule::default() }]
+    });
+    let (_mesh, address) = Setup { routes, ..Setup::to(&[&server]) }.start();
+    assert_eq!(Peer::dial(address).ask("GET / HTTP/1.1\r\nHost: payment\r\n\r\n").status(), 504, "the abort would come after the delay");
+    assert!(told.try_recv().is_err());
+}
+
+fn shop_pages() -> Cors {
+    let names = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
+    Cors {
+        origins: names(&["https://*.example.com"]),
+        methods: names(&["PUT"]),
+        headers: names(&["x-team"]),
+        expose: names(&["x-total"]),
+        max_age: Some(Duration::from_secs(60)),
+        credentials: true,
+    }
+}
+
+#[test]
+fn preflights_are_answered_and_responses_say_who_may_read_them() {
+    let server = Server::start(|mut peer| {
+        while let Some(_request) = peer.message() {
+            peer.send("HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\nServer: app\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let response = FieldChanges { remove: vec!["server".into()], ..FieldChanges::default() };
+    let (mesh, mut client) = start(&server, Filters { cors: Some(shop_pages()), response, ..Filters::default() });
+    let preflight =
+        |origin: &str| format!("OPTIONS /api HTTP/1.1\r\nHost: payment\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\r\n");
+    let answer = client.ask(&preflight("https://shop.example.com"));
+    assert_eq!((answer.status(), answer.body()), (200, ""));
+    let fields = ["access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers", "access-control-max-age"];
+    let told = fields.map(|field| answer.field(field).unwrap_or("-"));
+    assert_eq!(told, ["https://shop.example.com", "PUT", "x-team", "60"]);
+    let refused = client.ask(&preflight("https://evil.example"));
+    assert_eq!((refused.status(), refused.field("access-control-allow-origin")), (403, None));
+    assert_eq!(server.connections(), 0, "preflights reach nobody");
+
+    let ask = |client: &mut Peer, origin: &str| client.ask(&format!("GET /api HTTP/1.1\r\nHost: payment\r\nOrigin: {origin}\r\n\r\n")).head;
+    assert_eq!(
+        ask(&mut client, "https://shop.example.com"),
+        "HTTP/1.1 200 OK\r\nVary: Accept\r\nContent-Length: 0\r\naccess-control-allow-origin: https://shop.example.com\r\n\
+         access-control-allow-credentials: true\r\naccess-control-expose-headers: x-total\r\nvary: Origin\r\n\r\n"
+    );
+    assert_eq!(ask(&mut client, "https://evil.example"), "HTTP/1.1 200 OK\r\nVary: Accept\r\nContent-Length: 0\r\nvary: Origin\r\n\r\n");
+    mesh.set_endpoints(&[]);
+    eventually("a page may read the proxy's own answers too", || {
+        let head = ask(&mut client, "https://shop.example.com");
+        head.starts_with("HTTP/1.1 503 ") && head.contains("access-control-allow-origin: https://shop.example.com\r\n")
+    });
+    for reason in ["reason=\"cors-preflight\"} 1", "reason=\"cors-refused\"} 1"] {
+        eventually(reason, || mesh.metrics().contains(reason));
+    }
 }

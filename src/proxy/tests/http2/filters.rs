@@ -1,11 +1,15 @@
 //! What a route does to HTTP/2 requests and responses: changes of fields, rewriting, redirecting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
+use leno_core::cors::Cors;
+use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite};
 use leno_core::matching::{Match, PathMatch};
 use leno_core::names::Name;
+use leno_core::percentage::Percentage;
 use leno_core::route::{RouteTable, Rule};
 use tokio::sync::mpsc;
 
@@ -94,4 +98,71 @@ async fn a_redirect_is_answered_without_asking_anybody() {
     assert_eq!((response.status.as_u16(), response.grpc_status()), (200, ("2", true)), "gRPC knows no redirects");
     assert_eq!(server.requests(), 0);
     eventually("the reason is counted", || mesh.metrics().contains("reason=\"redirect\"} 2")).await;
+}
+
+fn fault(delay: Option<Duration>, abort: Option<AbortStatus>) -> Filters {
+    let delay = delay.map(|duration| Delay { duration, percentage: Percentage::ALL });
+    let abort = abort.map(|status| Abort { status, percentage: Percentage::ALL });
+    Filters { fault: Some(Fault { delay, abort }), ..Filters::default() }
+}
+
+#[tokio::test]
+async fn an_abort_is_said_to_each_caller_in_its_own_words() {
+    let server = Server::echo().await;
+    for (status, http, code) in [(AbortStatus::Http(503), 503, "14"), (AbortStatus::Grpc(8), 429, "8")] {
+        let (mesh, address) = start(&server, fault(None, Some(status)));
+        let client = dial(address).await;
+        let response = ask(&client, get("/api"), b"").await.unwrap();
+        assert_eq!((response.status.as_u16(), response.text()), (http, "a fault was injected by the route\n"));
+        let response = ask(&client, grpc(), b"question").await.unwrap();
+        assert_eq!((response.status.as_u16(), response.grpc_status(), response.body.len()), (200, (code, true), 0), "only a head");
+        eventually("the reason is counted", || mesh.metrics().contains("reason=\"fault-injected\"} 2")).await;
+    }
+    assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_delay_holds_the_request_until_its_client_gives_up_or_its_time_is_over() {
+    let server = Server::echo().await;
+    let delay = Duration::from_millis(30);
+    let (_mesh, address) = start(&server, fault(Some(delay), None));
+    let asked = std::time::Instant::now();
+    assert_eq!(ask(&dial(address).await, post("/api"), b"echo").await.unwrap().text(), "echo");
+    assert!(asked.elapsed() >= delay);
+
+    let (mesh, address) = start(&server, fault(Some(Duration::from_secs(3600)), None));
+    let mut client = dial(address).await.ready().await.unwrap();
+    let (_response, mut send) = client.send_request(get("/api"), false).unwrap();
+    send.send_reset(h2::Reason::CANCEL);
+    eventually("the client's end is the request's", || mesh.metrics().contains("reason=\"client-gone\"} 1")).await;
+
+    let rule = Rule { filters: Some(Arc::new(fault(Some(Duration::from_secs(3600)), None))), ..Rule::default() };
+    let routes = RouteTable::new("shop/slow".into(), Some(Duration::from_millis(20)), vec![rule]);
+    let (_mesh, address) = Setup { routes, ..setup(&[&server]) }.start();
+    let response = ask(&dial(address).await, grpc(), b"question").await.unwrap();
+    assert_eq!((response.grpc_status(), server.requests()), (("4", true), 1), "a delay counts against the timeout");
+}
+
+#[tokio::test]
+async fn preflights_are_answered_and_responses_say_who_may_read_them() {
+    let (server, _told) = telling().await;
+    let origins = vec![Name::from("https://shop.example.com")];
+    let cors = Cors { origins, methods: vec!["PUT".into()], ..Cors::default() };
+    let (_mesh, address) = start(&server, Filters { cors: Some(cors), ..Filters::default() });
+    let client = dial(address).await;
+    for (origin, status, told) in [("https://shop.example.com", 200, Some("https://shop.example.com")), ("https://evil.example", 403, None)]
+    {
+        let mut preflight = get("/api");
+        *preflight.method_mut() = http::Method::OPTIONS;
+        preflight.headers_mut().extend(trailers(&[("origin", origin), ("access-control-request-method", "PUT")]));
+        let answer = ask(&client, preflight, b"").await.unwrap();
+        let field = |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!((answer.status.as_u16(), field("access-control-allow-origin").as_deref()), (status, told));
+        let mut request = get("/api");
+        request.headers_mut().extend(trailers(&[("origin", origin)]));
+        let response = ask(&client, request, b"").await.unwrap();
+        let allowed = response.headers.get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+        assert_eq!((response.status.as_u16(), allowed), (200, told));
+    }
+    assert_eq!(server.requests(), 2, "preflights reach nobody");
 }
