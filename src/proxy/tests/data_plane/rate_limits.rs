@@ -47,7 +47,7 @@ fn what_is_beyond_the_limit_is_answered_429_with_the_time_to_wait_and_other_rout
     assert_eq!(app.connections(), 1);
     eventually("it is counted with its reason and its route", || {
         let page = mesh.metrics();
-        page.contains("leno_errors_total{direction=\"outbound\",origin=\"internal\",reason=\"rate-limited\"} 3")
+        page.contains("leno_errors_total{direction=\"outbound\",origin=\"downstream\",reason=\"rate-limited\"} 3")
             && page.lines().any(|line| line.contains("route=\"limited\"") && line.contains("code=\"4xx\"") && line.ends_with(" 3"))
     });
 }
