@@ -251,6 +251,13 @@ class Namespace:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
+    def hold(self, pod, kind, target):
+        """A client that keeps a stream or connection open until its standard input ends; it is open already."""
+        client = self.start_app(pod, kind, target, "-stdin")
+        said = client.stderr.readline()
+        assert said == "held\n", f"{kind} {target}: {said}{client.communicate('')}"
+        return client
+
     def count(self, pod, *args, **options):
         """What a client of the test application counted."""
         return json.loads(self.app(pod, *args, **options))

@@ -63,7 +63,7 @@ class Traffic:
 
     def __enter__(self):
         self.shop.await_reply("web", "http://payment/")
-        self.held = [self.shop.start_app("web", kind, target, "-stdin") for kind, target in 2 * [("grpc-client", "echo:9000"), ("tcp-client", "echo:7000")]]
+        self.held = [self.shop.hold("web", kind, target) for kind, target in 2 * [("grpc-client", "echo:9000"), ("tcp-client", "echo:7000")]]
         self.kept.__enter__()
         self.new.__enter__()
         return self

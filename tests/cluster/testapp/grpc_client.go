@@ -153,6 +153,9 @@ func holdStream(ctx context.Context, connection *grpc.ClientConn, done <-chan st
 	stream, err := openBidiStream(ctx, connection)
 	for ; err == nil && !isDone(done); counts.Messages++ {
 		err = exchange(stream, fmt.Sprintf("h %d", counts.Messages))
+		if err == nil && counts.Messages == 0 {
+			tellHeld()
+		}
 		silence.Reset(callTimeout)
 		time.Sleep(betweenMessages)
 	}

@@ -1,7 +1,11 @@
 // How long a client keeps its stream, connection or socket.
 package main
 
-import "time"
+import (
+	"fmt"
+	"os"
+	"time"
+)
 
 // betweenMessages is the pace of what is held open.
 const betweenMessages = 100 * time.Millisecond
@@ -19,6 +23,9 @@ func holding(hold time.Duration, stdin bool) <-chan struct{} {
 	}
 	return done
 }
+
+// tellHeld says on standard error that what is held open was answered over for the first time.
+func tellHeld() { fmt.Fprintln(os.Stderr, "held") }
 
 func isDone(done <-chan struct{}) bool {
 	select {

@@ -133,6 +133,9 @@ func (c *tcpCounts) visit(target string, done <-chan struct{}) error {
 		if isDone(done) {
 			break
 		}
+		if c.Lines == 1 {
+			tellHeld()
+		}
 	}
 	c.ByVersion[version]++
 	c.ByPod[pod]++
