@@ -15,6 +15,7 @@ use leno_controller::ca::secret::{self, Kept};
 use leno_controller::certificates::store::{CA_BUNDLE, CERTIFICATE};
 use leno_controller::inject::annotations::INJECT;
 use leno_controller::settings::{NAME, SECRET, WEBHOOK};
+use serde_json::Value;
 
 use crate::cluster::{Mesh, annotation, injected, label, phase, refused, runs_sidecar, text, workload};
 use crate::identity::{self, Identities};
@@ -122,13 +123,30 @@ async fn kinds(mesh: &Mesh) -> Vec<(String, Fact<KindState>)> {
 
 fn kind_state(wanted: &CustomResourceDefinition, there: Option<&CustomResourceDefinition>) -> KindState {
     let schemas = |crd: &CustomResourceDefinition| -> Vec<_> {
-        crd.spec.versions.iter().map(|version| (version.name.clone(), version.schema.clone())).collect()
+        crd.spec.versions.iter().map(|version| (version.name.clone(), serde_json::to_value(&version.schema).map(as_served).ok())).collect()
     };
     match there {
         None => KindState::Missing,
         Some(there) if schemas(there) == schemas(wanted) => KindState::Same,
         Some(_) => KindState::Other,
     }
+}
+
+/// A schema as API servers give it back: they write a default of 100.0 as 100.
+fn as_served(mut schema: Value) -> Value {
+    match &mut schema {
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < 2_f64.powi(53)) {
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within 53 bits")]
+                let whole = whole as i64;
+                *number = whole.into();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = as_served(value.take())),
+        Value::Object(fields) => fields.values_mut().for_each(|value| *value = as_served(value.take())),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+    schema
 }
 
 async fn controller(mesh: &Mesh) -> anyhow::Result<Option<Controller>> {
@@ -247,6 +265,14 @@ mod tests {
         for wanted in leno_api::crds() {
             let mut there = wanted.clone();
             assert_eq!(kind_state(&wanted, Some(&there)), KindState::Same);
+            let default = |number| {
+                let schema = serde_json::json!({"openAPIV3Schema": {"type": "number", "default": number}});
+                Some(serde_json::from_value(schema).unwrap())
+            };
+            let (mut whole, mut float) = (wanted.clone(), wanted.clone());
+            whole.spec.versions[0].schema = default(serde_json::json!(100));
+            float.spec.versions[0].schema = default(serde_json::json!(100.0));
+            assert_eq!(kind_state(&whole, Some(&float)), KindState::Same);
             there.spec.versions[0].schema = None;
             assert_eq!(kind_state(&wanted, Some(&there)), KindState::Other);
             assert_eq!(kind_state(&wanted, None), KindState::Missing);
