@@ -60,10 +60,19 @@ pub(crate) async fn admit(mut connection: Box<Connection>, protocol: Protocol) -
     }
     context.directory.wait_for_workload().await;
     let came = match hear(&mut connection, port, protocol).await {
-        Heard::Ours => return secure(connection).await.map(|(connection, inner)| (connection, Came::Proven(inner))),
+        Heard::Ours => {
+            context.silent.said_hello(connection.peer.ip());
+            return secure(connection).await.map(|(connection, inner)| (connection, Came::Proven(inner)));
+        }
         Heard::Gone => return None,
         Heard::Plain => Came::Plain,
-        Heard::Silence => Came::Silent,
+        Heard::Silence => {
+            // Without redirection every client has the same address.
+            if context.settings.intercepts {
+                context.silent.was_silent(connection.peer.ip(), Instant::now());
+            }
+            Came::Silent
+        }
     };
     if mode(&context, port) != Mode::Strict {
         return Some((connection, came));
@@ -101,7 +110,12 @@ async fn hear(connection: &mut Connection, port: u16, protocol: Protocol) -> Hea
             continue;
         }
         // Whoever has begun a hello is given the time to end it: its rest may have been lost on the way.
-        let wait = if is_silent && !is_strict { context.settings.detect_timeout } else { end.saturating_duration_since(Instant::now()) };
+        let now = Instant::now();
+        let wait = if is_silent && !is_strict {
+            context.silent.wait(connection.peer.ip(), context.settings.detect_timeout, now)
+        } else {
+            end.saturating_duration_since(now)
+        };
         match timeout(wait, connection.read_first()).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0)) if is_silent && is_strict => return Heard::Gone,

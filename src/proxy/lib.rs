@@ -36,6 +36,7 @@ pub mod rate_limit;
 pub mod resilience;
 mod retry;
 pub mod sidecar;
+pub mod silent;
 pub mod target;
 pub mod tcp;
 pub mod telemetry;

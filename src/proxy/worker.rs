@@ -29,6 +29,7 @@ use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
 use crate::rate_limit::Limiters;
 use crate::resilience::limits::Budgets;
+use crate::silent::SilentPeers;
 use crate::telemetry::{AccessLog, Recorder, Registry};
 use crate::tls::{Originator, Security};
 
@@ -131,6 +132,8 @@ pub struct Context {
     pub stranger: Rc<Caller>,
     /// Copies of requests that are on their way to mirrors.
     pub mirrors: Mirrors,
+    /// Who has waited for servers to speak lately.
+    pub silent: SilentPeers,
     /// Keys that tokens are verified with.
     pub keys: KeyCache,
     /// Addresses the worker itself listens on.
@@ -151,6 +154,7 @@ impl Context {
             recorder,
             draining: Draining::default(),
             mirrors: Mirrors::default(),
+            silent: SilentPeers::default(),
             keys: KeyCache::default(),
             own_addresses,
             apps: RefCell::default(),

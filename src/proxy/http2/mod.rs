@@ -53,8 +53,11 @@ const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Room, beyond that, for the fields that another proxy has added (HTTP/2 counts 32 bytes more for each).
 const HEADER_LIST_ADDED_MAX: u32 = 2 * 1024;
 /// Requests a client may have open on one connection.
-const STREAMS_MAX: u32 = 1000;
+const STREAMS_MAX: u32 = 256;
 
+/// Streams of a connection that may be reset before they are looked at: all of them, as when another proxy gives up what one of its
+/// many clients had asked for. That this is not done on and on is the business of [`watch`].
+const PENDING_RESETS_MAX: usize = STREAMS_MAX as usize;
 /// How long a client may take to read that its connection is ended.
 const GOAWAY_TIME: Duration = Duration::from_secs(2);
 
@@ -118,7 +121,7 @@ pub(crate) async fn serve(connection: Connection) {
             Some(Err(abuse)) => {
                 tracing::info!(%peer, reason = abuse.reason(), "ended an HTTP/2 connection that makes work for nothing");
                 client.context.recorder.abused(client.side.direction(), abuse.reason());
-                return Box::pin(end(streams)).await;
+                return Box::pin(end(streams, abuse.code())).await;
             }
             Some(Ok(Some(Err(error)))) => {
                 tracing::debug!(%error, %peer, "an HTTP/2 connection broke");
@@ -143,8 +146,8 @@ async fn next(streams: &mut Streams, found: &Found) -> Result<Accepted, Abuse> {
 }
 
 /// Ends a connection at once; who does not even take the GOAWAY is not waited for long.
-async fn end(mut streams: Streams) {
-    streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+async fn end(mut streams: Streams, code: Reason) {
+    streams.abrupt_shutdown(code);
     let closed = poll_fn(|cx| streams.poll_closed(cx));
     if timeout(GOAWAY_TIME, closed).await.is_err() {
         tracing::debug!("a client takes no GOAWAY");
@@ -183,6 +186,7 @@ fn server(side: &Side) -> Builder {
         .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(head_bytes)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .enable_connect_protocol();
     builder
 }

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::rewind::Rewind;
-use super::{CONNECTION_WINDOW, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
+use super::{FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX};
 use crate::dial::{DialError, dial_within, may_use};
 use crate::io::Io;
 use crate::pool::Peer;
@@ -31,6 +31,14 @@ use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
 const LINKS_MAX: usize = 16;
+/// What a response may send before its client takes it: enough for 250 MB/s at a millisecond's distance.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Requests on one connection, as long as there may be others.
+const STREAMS_MAX: usize = 64;
+/// What all responses of a connection may send before their clients take it: all that those streams may, so that responses which
+/// one client leaves unread do not hold up those of another that run beside them.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+const _: () = assert!(CONNECTION_WINDOW as usize == STREAMS_MAX * STREAM_WINDOW as usize);
 /// What may be held of a connection's window by responses that their clients do not read, before further requests go elsewhere.
 const HELD_MAX: usize = CONNECTION_WINDOW as usize / 2;
 /// What stands for "the peer has not said yet how many requests it allows". No request is sent before it has: what is
@@ -145,7 +153,7 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        self.streams.get() < self.requests.current_max_send_streams() && self.held() <= HELD_MAX
+        self.streams.get() < self.requests.current_max_send_streams().min(STREAMS_MAX) && self.held() <= HELD_MAX
     }
 
     /// What responses that wait for their clients hold of the connection's window; others can have only what is left.

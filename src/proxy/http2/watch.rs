@@ -12,6 +12,8 @@
 
 use std::time::{Duration, Instant};
 
+use h2::Reason;
+
 /// What can be spent at once.
 const BURST: u32 = 10_000;
 /// What a second earns.
@@ -40,6 +42,8 @@ pub(super) enum Abuse {
     RapidReset,
     /// It does not end its header block.
     SlowHead,
+    /// Its first frame is not the settings that belong to its preface (RFC 9113 section 3.4); `h2` takes any.
+    NoSettings,
 }
 
 impl Abuse {
@@ -49,6 +53,15 @@ impl Abuse {
             Self::Flood => "http2-flood",
             Self::RapidReset => "http2-rapid-reset",
             Self::SlowHead => "head-too-slow",
+            Self::NoSettings => "http2-protocol-error",
+        }
+    }
+
+    /// What the peer is told.
+    pub(super) fn code(self) -> Reason {
+        match self {
+            Self::Flood | Self::RapidReset | Self::SlowHead => Reason::ENHANCE_YOUR_CALM,
+            Self::NoSettings => Reason::PROTOCOL_ERROR,
         }
     }
 }
@@ -60,6 +73,7 @@ pub(super) struct Watch {
     budget: Budget,
     opened: Opened,
     block_since: Option<Instant>,
+    has_settings: bool,
 }
 
 impl Watch {
@@ -71,13 +85,18 @@ impl Watch {
             budget: Budget { left: BURST, since: now },
             opened: Opened { newest: 0, young_from: u32::MAX, older_from: u32::MAX, since: now },
             block_since: None,
+            has_settings: false,
         }
     }
 
     /// Takes note of bytes the peer has sent. `now` is asked only where time matters.
     pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Abuse> {
-        let Self { received, budget, opened, block_since, .. } = self;
+        let Self { received, budget, opened, block_since, has_settings, .. } = self;
         received.walk(bytes, |frame| {
+            if !*has_settings {
+                *has_settings = frame.kind == SETTINGS && !frame.is_last();
+                return if *has_settings { Ok(()) } else { Err(Abuse::NoSettings) };
+            }
             let cost = match frame.kind {
                 DATA if frame.length == 0 && !frame.is_last() => HEAVY,
                 DATA => {
@@ -263,7 +282,7 @@ mod tests {
 
     fn begun(now: Instant) -> Watch {
         let mut watch = Watch::new(now);
-        watch.received(&[0; PREFACE], || now).unwrap();
+        watch.received(&[vec![0; PREFACE], frame(SETTINGS, 0, 0, 0)].concat(), || now).unwrap();
         watch
     }
 
@@ -342,6 +361,18 @@ mod tests {
         assert_eq!(watch.block_since(), None);
         watch.received(&frame(HEADERS, 4, 3, 10), || later).unwrap();
         assert_eq!(watch.block_since(), None);
+    }
+
+    #[test]
+    fn the_first_frame_is_settings() {
+        let now = Instant::now();
+        for (first, want) in [
+            (frame(SETTINGS, 0, 0, 6), Ok(())),
+            (frame(SETTINGS, 1, 0, 0), Err(Abuse::NoSettings)),
+            (frame(HEADERS, 5, 1, 3), Err(Abuse::NoSettings)),
+        ] {
+            assert_eq!(Watch::new(now).received(&[vec![0; PREFACE], first].concat(), || now), want);
+        }
     }
 
     proptest! {

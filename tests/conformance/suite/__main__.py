@@ -9,7 +9,8 @@ import tempfile
 import time
 
 from . import check, mesh
-from . import http1, http1_fields, smuggling, upstream, tools, rpc, explicit, http2, upstream2, drain  # in this order they run
+from . import (http1, http1_fields, smuggling, upstream, tools, rpc, websocket, opaque, explicit, http2, h2spec, abuse, upstream2,
+               drain)  # in this order they run
 
 
 def run_all(folder, binaries, wanted):

@@ -76,7 +76,10 @@ class Recorder(Server):
                 stream = streams[event.stream_id]
                 with self.lock:
                     self.requests.append(stream)
-                self.answer(connection, event.stream_id, stream, waiting)
+                try:
+                    self.answer(connection, event.stream_id, stream, waiting)
+                except (h2.exceptions.StreamClosedError, h2.exceptions.StreamIDTooLowError):
+                    pass  # its reset was read together with it
 
     def answer(self, connection, number, stream, waiting):
         asked = dict(stream.headers)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import time
@@ -22,13 +23,15 @@ class Apps:
     """The servers that the services stand for."""
 
     def __init__(self, folder):
-        from . import http2_backend, rpc, upstream, upstream2
+        from . import http2_backend, opaque, rpc, upstream, upstream2, websocket
         self.recorder = backend.Recorder()
         self.scripted = backend.Scripted(upstream.SCRIPTS)
         self.scripted2 = upstream2.Scripted()
         self.http2 = http2_backend.Recorder()
         self.grpc = rpc.serve()
         self.websocket = rpc.serve_websocket()
+        self.websocket1, self.websocket2 = websocket.OverHttp1(), websocket.OverHttp2()
+        self.talker, self.greeter, self.secure = opaque.Talker(), opaque.Greeter(), opaque.Secure(folder)
         self.nginx = Nginx(folder)
         self.down = ("127.0.0.1", free_port())
 
@@ -44,6 +47,15 @@ class Apps:
         yield "http2", "http2", [self.http2.address], None
         yield "grpc", "grpc", [self.grpc], None
         yield "websocket", "http", [self.websocket], None
+        yield "websocket1", "http", [self.websocket1.address], None
+        yield "websocket2", "http2", [self.websocket2.address], None
+        yield "tcp", "tcp", [self.talker.address], None
+        yield "tcp-down", "tcp", [self.down], None
+        yield "any-tcp", "detect", [self.talker.address], None
+        yield "greeter", "tcp", [self.greeter.address], None
+        yield "any-greeter", "detect", [self.greeter.address], None
+        yield "tls", "tls", [self.secure.address], None
+        yield "any-tls", "detect", [self.secure.address], None
         yield "files", "http", [self.nginx.http1], None
         yield "files2", "http2", [self.nginx.http2], None
 
@@ -98,6 +110,11 @@ class Mesh:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
+    def cpu_seconds(self):
+        """Processor time used so far."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split(" ")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_memory_peak(self):
         """Begins the measure anew; returns what is resident now."""
         pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -134,9 +151,14 @@ class Proxy(Mesh):
 
     def open_connections(self):
         """Connections from clients that the proxy has open."""
+        return self.metric("leno_connections_open")
+
+    def metric(self, name, *labels):
+        """The sum of the series of this name whose labels hold all of `labels`."""
         with urllib.request.urlopen(url(self.admin, "/metrics"), timeout=5) as page:
             lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("leno_connections_open{"))
+        wanted = [line for line in lines if re.match(rf"{name}[ {{]", line) and all(label in line for label in labels)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
 
 
 class Up(Mesh):
@@ -170,6 +192,10 @@ class Up(Mesh):
                 yield manifest("MeshService", name, {"ports": [{"port": PORT, "protocol": protocol.upper()}]})
             if timeout:
                 yield manifest("TrafficPolicy", name, {"targetRef": {"kind": "Service", "name": name}, "timeout": f"{timeout}s"})
+
+    def metric(self, _name, *_labels):
+        """There is a page for each proxy, and none for all."""
+        return None
 
     def open_connections(self):
         """Not counted: connections between proxies rest between requests."""

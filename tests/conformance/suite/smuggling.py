@@ -51,6 +51,17 @@ LENGTHS = [
     ("content-length with a vertical tab", 400, POST + b"Content-Length: \x0b5\r\n\r\nhello"),
     ("a request in a body of its length", Passes(HIDDEN), POST + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN),
     ("a GET with a body, then a GET", Passes(b"hello", b""), GET + b"Content-Length: 5\r\n\r\nhello" + GET + b"\r\n"),
+    ("CL.TE: a length that covers the next request", 400, POST + b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n" % (5 + len(HIDDEN)) + EMPTY + HIDDEN),
+    ("TE.CL: chunks that hide the next request", 400, POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(HIDDEN) + HIDDEN + b"\r\n" + EMPTY),
+    ("TE.TE: a second coding that nobody knows", 400, POST + b"Transfer-Encoding: chunked\r\nTransfer-encoding: cow\r\n\r\n" + EMPTY),
+    ("TE.TE: codings apart by another field", 400, POST + b"Transfer-Encoding: chunked\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n" + EMPTY),
+    ("CL.0: a GET whose body looks like a request", Passes(HIDDEN), GET + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN),
+    ("a length that a proxy in front may drop", 400, POST + b"Content-Length: 5\r\nConnection: close, content-length\r\n\r\nhello"),
+    ("a length behind a tab in its line's middle", 400, POST + b"Content-Length:\t5\t5\r\n\r\nhello"),
+    ("a length with a semicolon", 400, POST + b"Content-Length: 5;\r\n\r\nhello"),
+    ("a length in quotes", 400, POST + b'Content-Length: "5"\r\n\r\nhello'),
+    ("a length folded", 400, POST + b"Content-Length:\r\n 5\r\n\r\nhello"),
+    ("a length of 2^63", 400, POST + b"Content-Length: 9223372036854775808\r\n\r\nhello"),
     ("a shorter length than the body", Passes(b"hell", then=400), POST + b"Content-Length: 4\r\n\r\nhello\r\n\r\n"),
 ]
 
@@ -120,6 +131,15 @@ CHUNKS = [
     ("trailer with NUL", Body(400), CHUNKED + b"0\r\nA: \0\r\n\r\n"),
     ("trailers of 100 KiB", Body(400), CHUNKED + b"0\r\n" + b"A: 0123456789\r\n" * 7000 + b"\r\n"),
     ("a request line as a trailer", Body(400), CHUNKED + b"0\r\n" + HIDDEN),
+    ("a chunk size in other digits", Body(400), CHUNKED + "\u0665\r\nhello\r\n".encode() + EMPTY),
+    ("a chunk size behind a vertical tab", Body(400), CHUNKED + b"\x0b5\r\nhello\r\n" + EMPTY),
+    ("a chunk size with a tab behind it", Body(400), CHUNKED + b"5\t\r\nhello\r\n" + EMPTY),
+    ("a chunk size with a comma", Body(400), CHUNKED + b"5,5\r\nhello\r\n" + EMPTY),
+    ("a chunk extension with a quote that stays open", Passes(b"hello"), CHUNKED + b'5;a="b\r\nhello\r\n' + EMPTY),
+    ("an empty line before a chunk", Body(400), CHUNKED + b"5\r\nhello\r\n\r\n" + EMPTY),
+    ("data behind the last chunk's size", Body(400), CHUNKED + b"0hello\r\n\r\n"),
+    ("a last chunk of many zeros and an extension", Passes(b""), CHUNKED + b"00000;a=b\r\n\r\n"),
+    ("trailers that would authorize are kept apart", Passes(b""), CHUNKED + b"0\r\nA: b\r\n\r\n"),
     ("trailers that frame are dropped", Passes(b""), CHUNKED + b"0\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\nHost: evil\r\nA: b\r\n\r\n"),
 ]
 

@@ -112,3 +112,45 @@ fn tunnels_and_opaque_connections_may_rest() {
     client.send("two\n");
     assert_eq!(client.until("\n").unwrap(), "two\n");
 }
+
+/// Pours without end until its client is gone.
+fn pouring(head: &'static str) -> Server {
+    Server::start(move |mut peer| {
+        if !head.is_empty() {
+            peer.head().unwrap();
+            peer.send(head);
+        }
+        let block = vec![b'x'; 1024 * 1024];
+        while std::io::Write::write_all(&mut peer.stream, &block).is_ok() {}
+    })
+}
+
+#[test]
+fn a_transfer_without_end_leaves_others_their_turns() {
+    let endless = "HTTP/1.1 200 OK\r\nContent-Length: 100000000000000\r\n\r\n";
+    for (protocol, head) in [(Protocol::Tcp, ""), (Protocol::Http, endless)] {
+        let (greedy, small) = (pouring(head), Server::answering("hello"));
+        let mut setup = Setup { protocol, ..Setup::to(&[&greedy]) };
+        setup.endpoints.push((small.address, "v1"));
+        let (_mesh, address) = setup.start();
+        let mut client = Peer::dial(address);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.exactly(4).len(), 4);
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let reader = std::thread::spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                client.skip(1024 * 1024);
+            }
+        });
+        // Round robin: the second connection or request goes to the other server.
+        let mut other = Peer::dial(address);
+        for _ in 0..5 {
+            assert_eq!(other.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body(), "hello", "{protocol:?}");
+            if protocol == Protocol::Http {
+                break;
+            }
+        }
+        stop.send(()).unwrap();
+        reader.join().unwrap();
+    }
+}

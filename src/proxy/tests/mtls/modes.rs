@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leno_core::authorize::Mode;
 use leno_core::service::Protocol;
@@ -66,6 +66,32 @@ fn a_plain_client_that_waits_for_the_server_to_speak_is_served_where_plain_text_
         let (_callee, at_app) = inbound(app.address, &Authority::new(), Mode::Permissive, protocol);
         assert_eq!(Peer::dial(at_app).until("\n").unwrap(), "220 ready\n", "{protocol:?}");
     }
+}
+
+/// The first connection from an address tells; the next ones do not wait for what will not come.
+#[test]
+fn a_plain_client_waits_once_for_the_server_to_speak_and_a_proxy_at_its_address_is_still_understood() {
+    let app = Server::start(|mut peer| {
+        peer.send("220 ready\n");
+        while let Some(line) = peer.until("\n") {
+            peer.send(&line);
+        }
+    });
+    let authority = Authority::new();
+    let mut settings = settings("payment-1");
+    (settings.detect_timeout, settings.intercepts) = (Duration::from_secs(1), true);
+    let wait = settings.detect_timeout;
+    let (_callee, at_app) = inbound_with(app.address, &authority, Mode::Permissive, Protocol::Tcp, settings);
+    let greeted = |address| {
+        let since = Instant::now();
+        assert_eq!(Peer::dial(address).until("\n").unwrap(), "220 ready\n");
+        since.elapsed()
+    };
+    assert!(greeted(at_app) >= wait);
+    assert!(greeted(at_app) < wait);
+    let (_caller, address) = outbound(&authority, Protocol::Tcp, &[(at_app, Some(PAYMENT))]);
+    greeted(address);
+    assert!(greeted(at_app) >= wait, "a proxy has said hello from there meanwhile");
 }
 
 /// A starved machine or a lost segment once made a proxy's late hello plain text: 400 where HTTP was declared.
