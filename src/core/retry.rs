@@ -252,9 +252,11 @@ impl Outcome {
             Timeout => &[Timeout, GatewayError, ServerError, GrpcDeadlineExceeded],
             GatewayError => &[GatewayError, ServerError, GrpcUnavailable],
             ServerError => &[ServerError],
+            // gRPC reads it as UNAVAILABLE, and no other 4xx.
+            Retriable4xx if matches!(self, Self::Answered { status: 429, .. }) => &[Retriable4xx, GrpcUnavailable],
             Retriable4xx => &[Retriable4xx],
             Reason::GrpcCancelled | GrpcDeadlineExceeded | Reason::GrpcInternal | Reason::GrpcResourceExhausted | GrpcUnavailable => {
-                return Some(own).filter(|own| on.has(*own));
+                return Some(own).filter(|own| is_grpc && on.has(*own));
             }
         };
         // A name of gRPC comes first: it is what allows the request to be repeated.
@@ -296,11 +298,11 @@ pub struct Made {
 }
 
 impl Made {
-    /// One more, after a try that ended with `outcome`.
-    pub fn count(&mut self, outcome: Outcome) {
+    /// One more, after a try that ended with `outcome`; `is_free` as the verdict said.
+    pub fn count(&mut self, outcome: Outcome, is_free: bool) {
         match outcome {
-            Outcome::Stale if self.stale == 0 => self.stale += 1,
-            Outcome::Unprocessed if self.unprocessed < UNPROCESSED_MAX => self.unprocessed += 1,
+            Outcome::Stale if is_free => self.stale += 1,
+            Outcome::Unprocessed if is_free => self.unprocessed += 1,
             Outcome::Stale | Outcome::Unprocessed | Outcome::Unreached | Outcome::Reset | Outcome::TimedOut | Outcome::Answered { .. } => {
                 self.retries += 1
             }
@@ -324,6 +326,8 @@ pub enum Verdict {
         after: Duration,
         /// Why.
         reason: Reason,
+        /// Whether it is done whatever a policy says, and costs nothing.
+        is_free: bool,
     },
     /// It was no failure, or nothing says that it is to be retried: what came of it is the answer.
     Settled,
@@ -374,11 +378,17 @@ impl Stop {
 pub fn decide(policy: Option<&Retry>, attempt: &Attempt<'_>, take: impl FnOnce() -> bool, draw: u64) -> Verdict {
     let Some(reason) = attempt.outcome.reason() else { return Verdict::Settled };
     if is_free(attempt) {
-        return Verdict::Again { after: Duration::ZERO, reason };
+        return Verdict::Again { after: Duration::ZERO, reason, is_free: true };
     }
+    // A connection that has just been closed is one thing, and one that breaks under each request another.
+    let reason = if reason == Reason::Stale { Reason::Reset } else { reason };
     let Some(policy) = policy else {
         let goes_elsewhere = attempt.outcome == Outcome::Unreached && attempt.has_others && attempt.made.retries < OTHERS_MAX;
-        return if goes_elsewhere && attempt.can_replay { Verdict::Again { after: Duration::ZERO, reason } } else { Verdict::Settled };
+        return if goes_elsewhere && attempt.can_replay {
+            Verdict::Again { after: Duration::ZERO, reason, is_free: false }
+        } else {
+            Verdict::Settled
+        };
     };
     let Some(name) = attempt.outcome.named(policy.on, attempt.is_grpc) else { return Verdict::Settled };
     let is_unseen = matches!(attempt.outcome, Outcome::Unreached | Outcome::Unprocessed);
@@ -403,7 +413,7 @@ pub fn decide(policy: Option<&Retry>, attempt: &Attempt<'_>, take: impl FnOnce()
     if wanted > RETRY_AFTER_MAX || attempt.left.is_some_and(|left| after >= left) {
         return stopped(Stop::Time);
     }
-    if take() { Verdict::Again { after, reason } } else { stopped(Stop::Budget) }
+    if take() { Verdict::Again { after, reason, is_free: false } } else { stopped(Stop::Budget) }
 }
 
 /// Whether it is sent again whatever a policy says, at once: connections come and go.

@@ -27,6 +27,8 @@ pub(crate) struct Tries {
     avoid: Vec<SocketAddr>,
     /// Why the last endpoint that could not be reached could not be.
     unreached: Option<Refusal>,
+    /// Why the next try follows the present one.
+    next: Option<Reason>,
     /// Why the present try follows another one.
     present: Option<Reason>,
     retried: Vec<Retried>,
@@ -59,6 +61,7 @@ impl Tries {
     /// Another one begins.
     pub(crate) fn begin(&mut self) {
         self.count += 1;
+        self.present = self.next.take();
     }
 
     /// Whether a resting connection may still be used: not once one was closed under the request.
@@ -109,10 +112,10 @@ impl Tries {
                 self.retried.push(Retried { reason, went: Went::Stopped(by) });
                 None
             }
-            Verdict::Again { after, reason } => {
-                self.made.count(ended.outcome);
-                self.present = Some(reason);
-                if ended.outcome != Outcome::Stale {
+            Verdict::Again { after, reason, is_free } => {
+                self.made.count(ended.outcome, is_free);
+                self.next = Some(reason);
+                if !(is_free && ended.outcome == Outcome::Stale) {
                     self.avoid.push(ended.address);
                 }
                 Some(after)

@@ -4,6 +4,12 @@ use proptest::sample::select;
 
 use super::*;
 
+/// Some moment.
+#[expect(clippy::disallowed_methods, reason = "an `Instant` can be had from a clock only; which one does not matter")]
+fn some_moment() -> Instant {
+    Instant::now()
+}
+
 fn answered(status: u16) -> Outcome {
     Outcome::Answered { status, grpc_status: None, retry_after: None }
 }
@@ -113,7 +119,7 @@ fn a_status_of_grpc_is_said_for_grpc_alone() {
     assert!(is_again(Some(&policy), &grpc(grpc_answered(14))));
     assert!(is_again(Some(&policy), &grpc(Outcome::Reset)), "gRPC would be told UNAVAILABLE");
     assert!(is_again(Some(&policy), &grpc(answered(503))), "gRPC reads 503 as UNAVAILABLE");
-    for outcome in [Outcome::Reset, answered(503), Outcome::Unreached] {
+    for outcome in [Outcome::Reset, answered(503), Outcome::Unreached, grpc_answered(14)] {
         assert!(!is_again(Some(&policy), &get(outcome)), "{outcome:?}");
     }
 }
@@ -135,7 +141,10 @@ fn the_time_an_endpoint_asks_for_is_waited_where_there_is_as_much() {
     let asked = |after| get(Outcome::Answered { status: 503, grpc_status: None, retry_after: Some(after) });
     let second = Duration::from_secs(1);
     let policy = Retry::default();
-    assert_eq!(decide(Some(&policy), &asked(second), || true, 0), Verdict::Again { after: second, reason: Reason::GatewayError });
+    assert_eq!(
+        decide(Some(&policy), &asked(second), || true, 0),
+        Verdict::Again { after: second, reason: Reason::GatewayError, is_free: false }
+    );
     assert_eq!(stop(&policy, &Attempt { left: Some(second), ..asked(second) }), Some(Stop::Time));
     assert_eq!(stop(&policy, &asked(RETRY_AFTER_MAX + second)), Some(Stop::Time));
     assert_eq!(stop(&policy, &asked(RETRY_AFTER_MAX)), None);
@@ -152,7 +161,7 @@ fn a_bound_that_stops_costs_the_service_nothing() {
 
 #[test]
 fn a_full_budget_gives_what_was_saved_up_and_then_ten_each_second() {
-    let start = Instant::now();
+    let start = some_moment();
     let mut budget = Budget::new(start);
     let taken = |budget: &mut Budget, now| (0..1000).take_while(|_| budget.take(now)).count();
     assert_eq!(taken(&mut budget, start), 100);
@@ -216,8 +225,9 @@ proptest! {
         let mut tries = 0;
         for outcome in outcomes {
             tries += 1;
-            let Verdict::Again { .. } = decide(policy.as_ref(), &Attempt { outcome, made, ..request }, || true, draw) else { break };
-            made.count(outcome);
+            let verdict = decide(policy.as_ref(), &Attempt { outcome, made, ..request }, || true, draw);
+            let Verdict::Again { is_free, .. } = verdict else { break };
+            made.count(outcome, is_free);
         }
         let most = policy.map_or(OTHERS_MAX, |policy| policy.attempts);
         prop_assert!(tries <= 1 + most + 1 + UNPROCESSED_MAX, "{tries} tries");
@@ -264,7 +274,7 @@ proptest! {
     /// Over any stretch of time, retries are at most a fifth of the requests, ten each second, and what was saved up.
     #[test]
     fn retries_stay_within_the_budget(steps in vec((0_u64..400, any::<bool>()), 1..400)) {
-        let start = Instant::now();
+        let start = some_moment();
         let (mut now, mut budget) = (start, Budget::new(start));
         let (mut requests, mut retries) = (0_u64, 0_u64);
         for (micros, is_request) in steps {

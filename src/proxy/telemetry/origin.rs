@@ -45,3 +45,36 @@ impl fmt::Display for Origin {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Refusal;
+
+    #[test]
+    fn each_refusal_says_who_has_to_look() {
+        let cases = [
+            (Refusal::Denied, Origin::Downstream),
+            (Refusal::AmbiguousPath, Origin::Downstream),
+            (Refusal::UnknownService, Origin::Downstream),
+            (Refusal::NotRegistered, Origin::Downstream),
+            (Refusal::NoEndpoint, Origin::Upstream),
+            (Refusal::ConnectFailed, Origin::Upstream),
+            (Refusal::IdentityMismatch, Origin::Upstream),
+            (Refusal::TlsFailed, Origin::Upstream),
+            (Refusal::Disconnected, Origin::Upstream),
+            (Refusal::BadResponse, Origin::Upstream),
+            (Refusal::Timeout, Origin::Upstream),
+            (Refusal::MissingDestination, Origin::Internal),
+            (Refusal::NoWeight, Origin::Internal),
+            (Refusal::NoCertificate, Origin::Internal),
+            (Refusal::NoRules, Origin::Internal),
+        ];
+        for (refusal, origin) in cases {
+            assert_eq!(refusal.origin(), origin, "{refusal:?}");
+        }
+        assert_eq!(Origin::of("client-gone"), Origin::Downstream);
+        assert_eq!(Origin::of("bad-first-line"), Origin::Downstream);
+        assert_eq!(Origin::of("what nobody knows"), Origin::Internal);
+    }
+}

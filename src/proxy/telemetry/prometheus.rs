@@ -194,6 +194,13 @@ impl Registry {
         render_handshakes(&workers, page)?;
         events::render(&workers, page)?;
         render_mirrors(&workers, page)?;
+        head(
+            page,
+            "leno_worker_tasks",
+            "gauge",
+            "Tasks of the workers, as of their last sweep: connections, HTTP/2 requests, and a few of their own.",
+        )?;
+        writeln!(page, "leno_worker_tasks {}", workers.iter().map(|worker| worker.tasks.get()).sum::<u64>())?;
         head(page, "leno_detection_timeouts_total", "counter", "Connections whose client stayed silent on a port of undeclared protocol.")?;
         writeln!(page, "leno_detection_timeouts_total {}", workers.iter().map(|worker| worker.detection_timeouts.get()).sum::<u64>())?;
         head(page, "leno_access_log_dropped_total", "counter", "Access log lines dropped because standard output was not read.")?;

@@ -52,6 +52,7 @@ pub struct WorkerSeries {
     pub(super) handshakes: Mutex<Vec<(Handshake, Counter)>>,
     pub(super) events: Events,
     pub(super) detection_timeouts: Counter,
+    pub(super) tasks: Counter,
     pub(super) access_log_dropped: Counter,
     pub(super) mirrored: [Counter; Outcome::ALL.len()],
     pub(super) mirrors_in_flight: Counter,
@@ -212,6 +213,11 @@ impl Recorder {
     /// Counts a connection that was ended for what its client did on it; `reason` is from a closed set.
     pub fn abused(&self, direction: Direction, reason: &'static str) {
         self.0.count_reason(direction, reason);
+    }
+
+    /// Notes how many tasks the worker has now.
+    pub fn tasks(&self, count: usize) {
+        self.0.shared.tasks.set(count as u64);
     }
 
     /// Counts a connection on a port of undeclared protocol whose client stayed silent.

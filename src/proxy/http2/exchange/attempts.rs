@@ -284,7 +284,8 @@ fn broken_by(error: &h2::Error) -> Broken {
     match error.reason() {
         _ if is_unprocessed => Broken::Unprocessed,
         Some(reason) if error.is_remote() => Broken::Reset(reason),
-        Some(_) if error.is_reset() => Broken::Invalid,
+        // What came is wrong by HTTP/2 itself, on this stream or on the connection.
+        Some(_) if error.is_reset() || error.is_go_away() => Broken::Invalid,
         Some(_) | None => Broken::Disconnected,
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use leno_core::names::Name;
@@ -31,6 +32,7 @@ impl Exchange {
         let (mut parts, body) = response.into_parts();
         self.outcome.status = parts.status.as_u16();
         self.outcome.grpc_status = head::grpc_status(&parts.headers);
+        let has_length = parts.headers.contains_key(CONTENT_LENGTH);
         self.outcome.reason = undelivered.then(|| Refusal::ConnectFailed.reason());
         head::strip(&mut parts.headers);
         if let Some(changes) = self.target.filtered().and_then(Filtered::response) {
@@ -72,12 +74,12 @@ impl Exchange {
             }
             Err(Stopped::Sender(error)) => {
                 self.outcome.reason = Some("response-cut");
-                self.cut(&error, &mut to);
+                self.cut(&error, &mut to, has_length);
             }
             Err(Stopped::Idle) => {
                 send.send_reset(Reason::CANCEL);
                 self.outcome.reason = Some("idle-timeout");
-                self.end_early(Reason::CANCEL, (4, "nothing came or went for too long"), &mut to);
+                self.end_early(Reason::CANCEL, (4, "nothing came or went for too long"), &mut to, has_length);
             }
         }
     }
@@ -96,6 +98,8 @@ impl Exchange {
             match result {
                 // An endpoint that has answered may refuse the rest of the body (RFC 9113 section 8.1).
                 Ok(()) | Err(Stopped::Receiver(_) | Stopped::Stalled) => {}
+                // The client has its whole response, so it may leave the rest of its request.
+                Err(Stopped::Sender(error)) if down.is_done() => send.send_reset(error.reason().unwrap_or(Reason::CANCEL)),
                 Err(Stopped::Sender(error)) => return Poll::Ready(Err(Stopped::Receiver(error))),
                 Err(Stopped::Idle) => return Poll::Ready(Err(Stopped::Idle)),
             }
@@ -105,16 +109,19 @@ impl Exchange {
     }
 
     /// The response broke off: the client hears it in the endpoint's words, or in words of its own protocol.
-    fn cut(&mut self, error: &h2::Error, to: &mut SendStream<Bytes>) {
+    fn cut(&mut self, error: &h2::Error, to: &mut SendStream<Bytes>, has_length: bool) {
         if error.is_reset() {
-            return to.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+            // What was found wrong here is no fault of the client's.
+            let reason = if error.is_remote() { error.reason() } else { None };
+            return to.send_reset(reason.unwrap_or(Reason::INTERNAL_ERROR));
         }
-        self.end_early(Reason::INTERNAL_ERROR, (14, Refusal::Disconnected.text().trim_ascii_end()), to);
+        self.end_early(Reason::INTERNAL_ERROR, (14, Refusal::Disconnected.text().trim_ascii_end()), to, has_length);
     }
 
     /// Nothing more of the response comes: gRPC hears why in its trailers, others get a reset.
-    fn end_early(&mut self, reset: Reason, (code, message): (u16, &'static str), to: &mut SendStream<Bytes>) {
-        if self.head.is_grpc {
+    fn end_early(&mut self, reset: Reason, (code, message): (u16, &'static str), to: &mut SendStream<Bytes>, has_length: bool) {
+        // Trailers after fewer bytes than were announced would be wrong as well.
+        if self.head.is_grpc && !has_length {
             let mut trailers = HeaderMap::with_capacity(2);
             trailers.insert("grpc-status", HeaderValue::from(code));
             trailers.insert("grpc-message", HeaderValue::from_static(message));

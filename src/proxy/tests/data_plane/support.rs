@@ -17,7 +17,7 @@ use leno_core::service::{Protocol, Service, ServicePort};
 use leno_proxy::control::{Alias, Ask, Update};
 use leno_proxy::drain::Drain;
 use leno_proxy::listen::{Accept, Listener};
-use leno_proxy::telemetry::Registry;
+use leno_proxy::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
 use leno_proxy::worker::{Settings, Worker};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -48,12 +48,21 @@ pub(crate) struct Setup {
     pub(crate) routes: RouteTable,
     pub(crate) endpoints: Vec<(SocketAddr, &'static str)>,
     pub(crate) settings: Settings,
+    /// Where every request is logged, if anywhere.
+    pub(crate) log: Option<LogSink>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let settings = Settings::new(WorkloadId::new("shop", "web-1"));
-        Self { protocol: Protocol::Http, balancer: Algorithm::RoundRobin, routes: RouteTable::default(), endpoints: Vec::new(), settings }
+        Self {
+            protocol: Protocol::Http,
+            balancer: Algorithm::RoundRobin,
+            routes: RouteTable::default(),
+            endpoints: Vec::new(),
+            settings,
+            log: None,
+        }
     }
 }
 
@@ -82,8 +91,10 @@ impl Setup {
         let listeners = vec![Listener { listener, accept: accept() }];
         let (counted, settings) = (Arc::clone(&registry), self.settings);
         let world = Arc::new(Mutex::new(World::default()));
+        let log = self.log;
         let worker = thread::spawn(move || {
-            let worker = Worker { listeners, asks, updates: updated, registry: counted, access_log: None, drain: drained, settings };
+            let access_log = log.and_then(|sink| AccessLog::new(AccessLogMode::All, "web".into(), sink));
+            let worker = Worker { listeners, asks, updates: updated, registry: counted, access_log, drain: drained, settings };
             worker.run().unwrap();
         });
         let mesh = Mesh { world, updates, registry, drain, worker: Some(worker) };
