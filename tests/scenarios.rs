@@ -298,11 +298,10 @@ fn resource(name: String, bytes: &[u8]) -> ResourceText {
 }
 
 fn resilience_text(endpoints: &leno_core::endpoints::Endpoints) -> Option<(String, Vec<String>)> {
-    let Resilience { outliers, breaker, check, limits, panic_percent } = endpoints.resilience.as_deref()?;
+    let Resilience { outliers, breaker, limits, panic_percent } = endpoints.resilience.as_deref()?;
     let mut lines = Vec::new();
     lines.extend(outliers.as_ref().map(|it| format!("{it:?}")));
     lines.extend(breaker.as_ref().map(|it| format!("{it:?}")));
-    lines.extend(check.as_ref().map(|it| format!("{it:?}")));
     lines.extend((*limits != Limits::default()).then(|| format!("{limits:?}")));
     lines.push(format!("panic below {panic_percent} %"));
     Some((endpoints.id.to_string(), lines))

@@ -12,7 +12,6 @@ pub mod cors;
 pub mod endpoints;
 pub mod fault;
 pub mod filters;
-pub mod health;
 pub mod limits;
 pub mod matching;
 pub mod mirror;

@@ -1,26 +1,22 @@
 //! Resilience: what keeps callers from endpoints that fail, and endpoints from more than they can take.
 //!
 //! The settings come with a service port's endpoints ([`Resilience`]); the state machines are in [`crate::outlier`] and
-//! [`crate::breaker`], what is asked of endpoints beside the traffic in [`crate::health`], and what may be under way at once in
-//! [`crate::limits`]. All of them are told how each attempt ended ([`Outcome`]).
+//! [`crate::breaker`], and what may be under way at once in [`crate::limits`]. All of them are told how each attempt ended ([`Outcome`]).
 
 use crate::breaker::CircuitBreaker;
-use crate::health::HealthCheck;
 use crate::limits::Limits;
 use crate::outlier::OutlierDetection;
 
 /// Below this share of healthy endpoints, in percent, all of them are used ([`Resilience::panic_percent`]).
 pub const PANIC_PERCENT: u8 = 50;
 
-/// How a service is guarded (`MeshService.spec`: outlierDetection, circuitBreaker, connections, healthCheck).
+/// How a service is guarded (`MeshService.spec`: outlierDetection, circuitBreaker, connections).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resilience {
     /// Endpoints that fail in a row, or more than the others, are left out for a time.
     pub outliers: Option<OutlierDetection>,
     /// Endpoints that fail in a row are not called at all until trials succeed.
     pub breaker: Option<CircuitBreaker>,
-    /// Endpoints are asked how they are.
-    pub check: Option<HealthCheck>,
     /// What may be under way at once.
     pub limits: Limits,
     /// When fewer than this share of the endpoints, in percent, are healthy, all are used: `0..=100`, 0 is never. An open breaker
@@ -30,7 +26,7 @@ pub struct Resilience {
 
 impl Default for Resilience {
     fn default() -> Self {
-        Self { outliers: None, breaker: None, check: None, limits: Limits::default(), panic_percent: PANIC_PERCENT }
+        Self { outliers: None, breaker: None, limits: Limits::default(), panic_percent: PANIC_PERCENT }
     }
 }
 

@@ -11,7 +11,6 @@ use leno_core::cors::Cors;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
-use leno_core::health::{HealthCheck, Probe};
 use leno_core::limits::Limits;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::mirror::Mirror;
@@ -85,23 +84,11 @@ fn resilience() -> impl Strategy<Value = Resilience> {
         connect_timeout,
         idle_timeout,
     });
-    (option::of(outliers), option::of(breaker), option::of(health_check()), limits, 0u8..=100)
-        .prop_map(|(outliers, breaker, check, limits, panic_percent)| Resilience { outliers, breaker, check, limits, panic_percent })
-}
-
-fn health_check() -> impl Strategy<Value = HealthCheck> {
-    let http = (text(), option::of(text()), vec(any::<(u16, u16)>(), 0..3));
-    let probe = prop_oneof![
-        http.prop_map(|(path, host, expected)| Probe::Http { path, host, expected }),
-        Just(Probe::Tcp),
-        text().prop_map(|service| Probe::Grpc { service }),
-    ];
-    (probe, any::<(Duration, Duration)>(), any::<(u32, u32)>()).prop_map(|(probe, (interval, timeout), thresholds)| HealthCheck {
-        probe,
-        interval,
-        timeout,
-        unhealthy_threshold: thresholds.0,
-        healthy_threshold: thresholds.1,
+    (option::of(outliers), option::of(breaker), limits, 0u8..=100).prop_map(|(outliers, breaker, limits, panic_percent)| Resilience {
+        outliers,
+        breaker,
+        limits,
+        panic_percent,
     })
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use leno_core::breaker::CircuitBreaker;
-use leno_core::health::{HealthCheck, Probe};
 use leno_core::limits::Limits;
 use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::resilience::Resilience;
@@ -13,7 +12,7 @@ use crate::encode;
 use crate::wire::leno as wire;
 
 pub(crate) fn encoded(resilience: &Resilience) -> wire::Resilience {
-    let Resilience { outliers, breaker, check, limits, panic_percent } = resilience;
+    let Resilience { outliers, breaker, limits, panic_percent } = resilience;
     wire::Resilience {
         outliers: outliers.as_ref().map(encoded_outliers),
         breaker: breaker.as_ref().map(|it| wire::CircuitBreaker {
@@ -22,7 +21,6 @@ pub(crate) fn encoded(resilience: &Resilience) -> wire::Resilience {
             open_for: Some(encode::duration(it.open_for)),
             half_open_requests: it.half_open_requests,
         }),
-        check: check.as_ref().map(encoded_check),
         limits: Some(wire::Limits {
             connections: limits.connections,
             pending: limits.pending,
@@ -51,32 +49,11 @@ fn encoded_outliers(it: &OutlierDetection) -> wire::OutlierDetection {
     }
 }
 
-fn encoded_check(it: &HealthCheck) -> wire::HealthCheck {
-    use wire::health_check::Probe as To;
-    let probe = match &it.probe {
-        Probe::Http { path, host, expected } => To::Http(wire::HttpProbe {
-            path: path.to_string(),
-            host: host.as_ref().map(ToString::to_string),
-            expected: expected.iter().map(|(first, last)| wire::Statuses { first: (*first).into(), last: (*last).into() }).collect(),
-        }),
-        Probe::Tcp => To::Tcp(wire::TcpProbe {}),
-        Probe::Grpc { service } => To::Grpc(wire::GrpcProbe { service: service.to_string() }),
-    };
-    wire::HealthCheck {
-        probe: Some(probe),
-        interval: Some(encode::duration(it.interval)),
-        timeout: Some(encode::duration(it.timeout)),
-        unhealthy_threshold: it.unhealthy_threshold,
-        healthy_threshold: it.healthy_threshold,
-    }
-}
-
 pub(crate) fn decoded(message: wire::Resilience) -> Result<Resilience, DecodeError> {
     let limits = message.limits.unwrap_or_default();
     Ok(Resilience {
         outliers: message.outliers.map(decoded_outliers).transpose()?,
         breaker: message.breaker.map(decoded_breaker).transpose()?,
-        check: message.check.map(decoded_check).transpose()?,
         limits: Limits {
             connections: limits.connections,
             pending: limits.pending,
@@ -111,27 +88,6 @@ fn decoded_outliers(it: wire::OutlierDetection) -> Result<OutlierDetection, Deco
             min_endpoints: it.min_endpoints,
             deviation_percent: it.deviation_percent,
         }),
-    })
-}
-
-fn decoded_check(it: wire::HealthCheck) -> Result<HealthCheck, DecodeError> {
-    use wire::health_check::Probe as From;
-    let status = |status: u32| u16::try_from(status).ok().ok_or(DecodeError::Unknown("status"));
-    let probe = match it.probe.ok_or(DecodeError::Unknown("kind of health check"))? {
-        From::Http(it) => Probe::Http {
-            path: it.path.into(),
-            host: it.host.map(Into::into),
-            expected: it.expected.iter().map(|it| Ok((status(it.first)?, status(it.last)?))).collect::<Result<_, DecodeError>>()?,
-        },
-        From::Tcp(_) => Probe::Tcp,
-        From::Grpc(it) => Probe::Grpc { service: it.service.into() },
-    };
-    Ok(HealthCheck {
-        probe,
-        interval: time(it.interval)?,
-        timeout: time(it.timeout)?,
-        unhealthy_threshold: it.unhealthy_threshold,
-        healthy_threshold: it.healthy_threshold,
     })
 }
 

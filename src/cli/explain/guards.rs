@@ -13,7 +13,7 @@ pub(super) fn words(resilience: &Resilience) -> Vec<String> {
     lines.extend(limits(&resilience.limits));
     lines.extend(resilience.breaker.as_ref().map(breaker));
     lines.extend(resilience.outliers.as_ref().map(outliers));
-    if resilience.outliers.is_some() || resilience.check.is_some() {
+    if resilience.outliers.is_some() {
         lines.push(match resilience.panic_percent {
             0 => "panic: never; without a healthy endpoint the answer is 503".to_owned(),
             percent => format!("panic: with less than {percent} % of the endpoints healthy, all are used"),

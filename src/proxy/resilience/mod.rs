@@ -1,6 +1,6 @@
 //! Resilience: what a worker remembers of endpoints that fail, and who is called because of it.
 //!
-//! The decisions are in [`leno_core::outlier`], [`leno_core::breaker`] and [`leno_core::health`]; this room keeps their state beside
+//! The decisions are in [`leno_core::outlier`] and [`leno_core::breaker`]; this room keeps their state beside
 //! the endpoints of a set, for as long as they are in it, and tells metrics and logs what has changed. Each worker learns for
 //! itself, from its own traffic, so that no request takes a lock.
 //!
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use leno_core::breaker::{Breaker, Permit, Phase};
 use leno_core::endpoints::EndpointsId;
-use leno_core::health::Checked;
 use leno_core::limits::{Limit, Limits};
 use leno_core::outlier::{Ejection, Outliers};
 use leno_core::resilience::{Outcome, Resilience};
@@ -34,7 +33,7 @@ pub struct SetHealth {
     outliers: RefCell<Outliers>,
     /// Who has which slot in `outliers`.
     slots: RefCell<Vec<SocketAddr>>,
-    /// Endpoints that are unhealthy by checks, or whose breaker is not closed.
+    /// Endpoints whose breaker is not closed.
     troubled: Cell<usize>,
     /// What is under way from all workers.
     budget: Arc<Budget>,
@@ -47,7 +46,6 @@ pub struct EndpointHealth {
     set: Rc<SetHealth>,
     slot: usize,
     breaker: RefCell<Breaker>,
-    checked: Cell<Checked>,
     /// Whether it is counted in [`SetHealth::troubled`].
     is_troubled: Cell<bool>,
 }
@@ -113,13 +111,7 @@ impl SetHealth {
         } else {
             slots.push(address)
         }
-        Rc::new(EndpointHealth {
-            set: Rc::clone(self),
-            slot,
-            breaker: RefCell::default(),
-            checked: Cell::default(),
-            is_troubled: Cell::new(false),
-        })
+        Rc::new(EndpointHealth { set: Rc::clone(self), slot, breaker: RefCell::default(), is_troubled: Cell::new(false) })
     }
 
     /// Whether anything is wrong with any endpoint; `false` is certain. O(1).
@@ -179,11 +171,10 @@ impl SetHealth {
 }
 
 impl EndpointHealth {
-    /// Whether requests may go there at `now`, as outlier detection and checks see it.
+    /// Whether requests may go there at `now`, as outlier detection sees it.
     pub(crate) fn is_healthy(&self, now: Instant) -> bool {
         let policy = self.set.policy.borrow();
-        let is_ejected = policy.outliers.is_some() && self.set.outliers.borrow().is_ejected(self.slot, now);
-        !is_ejected && (policy.check.is_none() || self.checked.get().is_healthy())
+        policy.outliers.is_none() || !self.set.outliers.borrow().is_ejected(self.slot, now)
     }
 
     /// Whether its breaker lets a request pass at `now`.
@@ -217,7 +208,7 @@ impl EndpointHealth {
 
     /// Keeps [`SetHealth::troubled`] right.
     fn count(&self) {
-        let is_troubled = self.breaker.borrow().phase() != Phase::Closed || !self.checked.get().is_healthy();
+        let is_troubled = self.breaker.borrow().phase() != Phase::Closed;
         let was = self.is_troubled.replace(is_troubled);
         let troubled = &self.set.troubled;
         troubled.set(troubled.get() + usize::from(is_troubled) - usize::from(was));

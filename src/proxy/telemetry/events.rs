@@ -22,8 +22,6 @@ pub enum Event {
     Ejected(Cause),
     /// An endpoint's breaker came to a state.
     Breaker(Phase),
-    /// By health checks, an endpoint became healthy or not.
-    Checked(bool),
     /// A request or connection was beyond a limit.
     Overflow(Limit),
 }
@@ -31,22 +29,18 @@ pub enum Event {
 /// Metric, help and label of events of one kind, and which events those are.
 type Kind = (&'static str, &'static str, &'static str, fn(Event) -> Option<&'static str>);
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 3] = [
     ("leno_endpoint_ejections_total", "Endpoints that outlier detection has left out for a time.", "cause", |event| match event {
         Event::Ejected(cause) => Some(cause.as_str()),
-        Event::Breaker(_) | Event::Checked(_) | Event::Overflow(_) => None,
+        Event::Breaker(_) | Event::Overflow(_) => None,
     }),
     ("leno_circuit_breaker_transitions_total", "Circuit breakers of endpoints that came to a state.", "to", |event| match event {
         Event::Breaker(phase) => Some(phase.as_str()),
-        Event::Ejected(_) | Event::Checked(_) | Event::Overflow(_) => None,
-    }),
-    ("leno_health_check_transitions_total", "Endpoints that became healthy or unhealthy by health checks.", "to", |event| match event {
-        Event::Checked(healthy) => Some(if healthy { "healthy" } else { "unhealthy" }),
-        Event::Ejected(_) | Event::Breaker(_) | Event::Overflow(_) => None,
+        Event::Ejected(_) | Event::Overflow(_) => None,
     }),
     ("leno_overflow_total", "Requests and opaque connections that were beyond a limit of their service.", "limit", |event| match event {
         Event::Overflow(limit) => Some(limit.as_str()),
-        Event::Ejected(_) | Event::Breaker(_) | Event::Checked(_) => None,
+        Event::Ejected(_) | Event::Breaker(_) => None,
     }),
 ];
 
