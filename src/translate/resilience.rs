@@ -17,7 +17,6 @@ pub(crate) fn read(spec: &api::MeshServiceSpec, problems: &mut Vec<String>) -> O
         breaker: spec.circuit_breaker.as_ref().map(|it| reader.breaker(it)),
         limits: spec.connections.as_ref().map(|it| reader.limits(it)).unwrap_or_default(),
         panic_percent: reader.percent("healthyPanicPercent", spec.healthy_panic_percent, PANIC_PERCENT),
-        ..Resilience::default()
     };
     (resilience != Resilience::default()).then(|| Arc::new(resilience))
 }
