@@ -95,4 +95,4 @@ def keep_logs(folder, namespace):
     keep("controller.txt", "logs", "-n", "leno-system", "-l", "app.kubernetes.io/name=leno-controller", "--prefix", "--tail=2000")
     for pod in namespace.list("Pod"):
         name = pod["metadata"]["name"]
-        keep(f"pod-{name}.txt", "logs", "-n", namespace.name, name, "--all-containers", "--prefix", "--tail=2000", "--ignore-errors")
+        keep(f"pod-{name}.txt", "logs", "-n", namespace.name, name, "--all-containers", "--prefix", "--tail=-1", "--ignore-errors")
