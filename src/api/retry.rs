@@ -26,8 +26,8 @@ pub struct Retry {
     /// `Retry-After` of 429 and 503 is waited for where the time allows it. Default: gateway-error, connect-failure, reset, timeout.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 11), extend("x-kubernetes-list-type" = "set"))]
-    pub on: Vec<RetryOn>,
-    /// Methods whose requests may reach the app twice. A POST among them is repeated for every reason in `on`. Default: the
+    pub retry_on: Vec<RetryOn>,
+    /// Methods whose requests may reach the app twice. A POST among them is repeated for every reason in `retryOn`. Default: the
     /// methods that may be repeated without harm: GET, HEAD, OPTIONS, TRACE, PUT and DELETE.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 32)), extend(

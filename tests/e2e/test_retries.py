@@ -25,7 +25,7 @@ def policy(shop, name, **spec):
 
 
 def test_a_get_that_fails_is_answered_by_the_other_pod_and_a_post_is_not_repeated(shop):
-    policy(shop, "payment", retry={"attempts": 2, "on": ["5xx"]})
+    policy(shop, "payment", retry={"attempts": 2, "retryOn": ["5xx"]})
     counts = shop.count("web", "get", "http://payment/", "-n", "100")
     assert counts["byStatus"] == {"200": 100}
     labels = {"destination": f"{shop.name}/payment", "reason": "gateway-error"}
@@ -39,7 +39,7 @@ def test_a_get_that_fails_is_answered_by_the_other_pod_and_a_post_is_not_repeate
 
 
 def test_a_pod_that_is_down_for_a_moment_is_tried_again(shop):
-    policy(shop, "ledger", retry={"attempts": 3, "on": ["5xx"], "backoff": {"base": "1ms"}})
+    policy(shop, "ledger", retry={"attempts": 3, "retryOn": ["5xx"], "backoff": {"base": "1ms"}})
     assert shop.count("web", "get", "http://ledger/flaky?key=three&fails=3")["byStatus"] == {"200": 1}
     assert shop.count("web", "get", "http://ledger/flaky?key=nine&fails=9")["byStatus"] == {"503": 1}
     line = until("the line says how often", lambda: shop.access_log("web", destination=f"{shop.name}/ledger", status=503))[-1]
