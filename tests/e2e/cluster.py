@@ -254,9 +254,12 @@ class Namespace:
     def hold(self, pod, kind, target):
         """A client that keeps a stream or connection open until its standard input ends; it is open already."""
         client = self.start_app(pod, kind, target, "-stdin")
-        said = client.stderr.readline()
-        assert said == "held\n", f"{kind} {target}: {said}{client.communicate('')}"
-        return client
+        said = []
+        for line in client.stderr:
+            if line == "held\n":
+                return client
+            said.append(line)
+        raise AssertionError(f"{kind} {target}: {said} {client.communicate()}")
 
     def count(self, pod, *args, **options):
         """What a client of the test application counted."""
