@@ -241,7 +241,7 @@ impl Outcome {
         }
     }
 
-    /// The name in `on` by which it is to be retried. The names of statuses also mean what the proxy itself would answer
+    /// The name in `retryOn` by which it is to be retried. The names of statuses also mean what the proxy itself would answer
     /// with them: 502 for a connection that failed or broke, 504 for a try that took too long; in gRPC 14 and 4.
     fn named(self, on: Conditions, is_grpc: bool) -> Option<Reason> {
         use Reason::{ConnectFailure, GatewayError, GrpcDeadlineExceeded, GrpcUnavailable, Reset, Retriable4xx, ServerError, Timeout};

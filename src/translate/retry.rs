@@ -21,7 +21,8 @@ impl Reader {
         }
         let per_try_timeout = self.duration(&format!("{path}.perTryTimeout"), spec.per_try_timeout.as_ref());
         let backoff = spec.backoff.as_ref().map(|it| self.backoff(&format!("{path}.backoff"), it)).unwrap_or_default();
-        let on = if spec.retry_on.is_empty() { Retry::ON.into_iter().collect() } else { spec.retry_on.iter().copied().map(reason).collect() };
+        let on =
+            if spec.retry_on.is_empty() { Retry::ON.into_iter().collect() } else { spec.retry_on.iter().copied().map(reason).collect() };
         let methods = spec.methods.iter().map(|method| Name::from(method.as_str())).collect();
         Some(Arc::new(Retry { attempts, per_try_timeout, on, methods, backoff }))
     }

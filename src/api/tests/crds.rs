@@ -50,7 +50,10 @@ fn each_node_of_the_schemas(mut visit: impl FnMut(&str, &Value)) {
 fn no_field_has_a_name_that_yaml_1_1_reads_as_something_else() {
     each_node_of_the_schemas(|path, _| {
         let name = path.rsplit('.').next().unwrap_or(path).trim_end_matches("[]").to_ascii_lowercase();
-        assert!(!["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"].contains(&name.as_str()), "{path} would have to be quoted");
+        assert!(
+            !["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"].contains(&name.as_str()),
+            "{path} would have to be quoted"
+        );
     });
 }
 
