@@ -35,6 +35,7 @@ pub mod probes;
 pub mod rate_limit;
 pub mod resilience;
 mod retry;
+mod retry_after;
 pub mod sidecar;
 pub mod silent;
 pub mod target;

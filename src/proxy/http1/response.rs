@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::head::{Head, HeadError, Known, content_length, is_chunked};
 use super::request::{Framing, Options, append_changes, append_line, copy_lines, is_changed, is_named};
 use crate::buffers::Buffer;
-use crate::retry;
+use crate::retry_after;
 
 /// Field by which an inbound side says that the app never got the request, so that it may go elsewhere.
 pub const UNDELIVERED: &str = "x-leno-undelivered";
@@ -78,7 +78,7 @@ fn retry_after(head: &Head<'_>, status: u16) -> Option<Duration> {
         return None;
     }
     let field = head.fields().iter().find(|field| is(head.bytes, field.name, "retry-after"))?;
-    retry::retry_after(field.value.of(head.bytes), OffsetDateTime::now_utc())
+    retry_after::retry_after(field.value.of(head.bytes), OffsetDateTime::now_utc())
 }
 
 fn is(bytes: &[u8], name: super::head::Span, wanted: &str) -> bool {

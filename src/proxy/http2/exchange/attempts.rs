@@ -25,7 +25,8 @@ use super::super::upstream::Lease;
 use super::{Exchange, Target};
 use crate::http1::response::UNDELIVERED;
 use crate::pool::{InFlight, Peer};
-use crate::retry::{Ended, per_try, report_of, retry_after};
+use crate::retry::{Ended, per_try, report_of};
+use crate::retry_after;
 use crate::target::Refusal;
 use crate::tls::Secured;
 
@@ -105,7 +106,7 @@ impl Arrived {
         let headers = self.response.headers();
         let status = self.response.status().as_u16();
         let value = if matches!(status, 429 | 503) { headers.get(RETRY_AFTER) } else { None };
-        let retry_after = value.and_then(|value| retry_after(value.as_bytes(), OffsetDateTime::now_utc()));
+        let retry_after = value.and_then(|value| retry_after::retry_after(value.as_bytes(), OffsetDateTime::now_utc()));
         Outcome::Answered { status, grpc_status: head::grpc_status(headers), retry_after }
     }
 }
