@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import apps
 from cluster import Api, Namespace, kubectl, slug
 
 INJECTED = {"leno.dev/inject": "enabled"}
@@ -81,6 +82,19 @@ def shop(api, request):
             namespace.await_pods(name)
     yield namespace
     namespace.delete_all()
+
+
+@pytest.fixture
+def policy(shop):
+    """Sets the routes of `payment` for one test, and waits until web's sidecar has them."""
+
+    def set_routes(*routes):
+        shop.create(apps.traffic_policy("payment", *routes))
+        shop.await_reply("web", "http://payment/")
+        return shop.await_condition("TrafficPolicy", "payment", Accepted="True", ResolvedRefs="True", Programmed="True")
+
+    yield set_routes
+    shop.delete("TrafficPolicy", "payment")
 
 
 def keep_logs(folder, namespace):

@@ -7,19 +7,6 @@ import apps
 APPS = apps.payment
 
 
-@pytest.fixture
-def policy(shop):
-    """Sets the routes of `payment` for one test, and waits until web's sidecar has them."""
-
-    def set_routes(*routes):
-        shop.create(apps.traffic_policy("payment", *routes))
-        shop.await_reply("web", "http://payment/")
-        return shop.await_condition("TrafficPolicy", "payment", Accepted="True", ResolvedRefs="True", Programmed="True")
-
-    yield set_routes
-    shop.delete("TrafficPolicy", "payment")
-
-
 def under(prefix):
     return {"path": {"prefix": prefix}}
 

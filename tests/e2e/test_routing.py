@@ -7,26 +7,11 @@ import re
 import threading
 import time
 
-import pytest
-
 import apps
 from cluster import kubectl, until
 
 APPS = apps.payment
 PREMIUM = {"headers": [{"name": "x-user-type", "value": "premium"}]}
-
-
-@pytest.fixture
-def policy(shop):
-    """Sets the routes of `payment` for one test, and waits until web's sidecar has them."""
-
-    def set_routes(*routes):
-        shop.create(apps.traffic_policy("payment", *routes))
-        shop.await_reply("web", "http://payment/")
-        return shop.await_condition("TrafficPolicy", "payment", Accepted="True", ResolvedRefs="True", Programmed="True")
-
-    yield set_routes
-    shop.delete("TrafficPolicy", "payment")
 
 
 def test_ninety_of_a_hundred_requests_go_to_v1(shop, policy):
