@@ -23,7 +23,7 @@ use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, Ser
 use crate::filters::Filtered;
 use crate::jwt::TokenError;
 use crate::mirror;
-use crate::pool::InFlight;
+use crate::pool::{InFlight, Peer};
 use crate::rate_limit;
 use crate::resilience::limits::Place;
 use crate::telemetry::{Destination, Origin};
@@ -52,6 +52,39 @@ pub struct Route {
     place: OnceCell<Option<Place>>,
     /// Its place among those that may be sent once more, once it has one.
     retry_place: OnceCell<Option<Place>>,
+}
+
+/// Who is to get a request.
+pub enum Target {
+    /// An endpoint of a service.
+    Service(Route),
+    /// This one, and nobody else.
+    Address(Rc<Peer>),
+    /// The proxy answers itself.
+    Nobody(Refusal),
+}
+
+impl Target {
+    /// The way to a service, where it is for one.
+    pub fn route(&self) -> Option<&Route> {
+        match self {
+            Self::Service(route) => Some(route),
+            Self::Address(_) | Self::Nobody(_) => None,
+        }
+    }
+
+    /// What its route does besides, where it does anything.
+    pub fn filtered(&self) -> Option<&Filtered> {
+        self.route().and_then(|route| route.filtered.as_deref())
+    }
+
+    /// Seconds after which the request may be tried again, where it is refused for a time that is known.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Nobody(refusal) => refusal.retry_after_s(),
+            Self::Service(_) | Self::Address(_) => None,
+        }
+    }
 }
 
 /// Why the proxy answers itself.

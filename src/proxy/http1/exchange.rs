@@ -32,9 +32,9 @@ use crate::connection::{Connection, Side};
 use crate::filters::Filtered;
 use crate::idle::Idle;
 use crate::io::Io;
-use crate::pool::{InFlight, Peer};
+use crate::pool::InFlight;
 use crate::retry::Tries;
-use crate::target::{self, Refusal, Route};
+use crate::target::{self, Refusal, Target};
 use crate::tcp::{self, Carried};
 use crate::telemetry::Destination;
 use crate::tls::Secured;
@@ -86,30 +86,6 @@ struct Exchange<'c> {
     started: Instant,
     /// When the request's own time is over.
     deadline: Option<Instant>,
-}
-
-/// Who is to get it.
-enum Target {
-    Service(Route),
-    Address(Rc<Peer>),
-    Nobody(Refusal),
-}
-
-impl Target {
-    fn route(&self) -> Option<&Route> {
-        match self {
-            Self::Service(route) => Some(route),
-            Self::Address(_) | Self::Nobody(_) => None,
-        }
-    }
-
-    /// Seconds after which the request may be tried again, where it is refused for a time that is known.
-    fn retry_after_s(&self) -> Option<u32> {
-        match self {
-            Self::Nobody(refusal) => refusal.retry_after_s(),
-            Self::Service(_) | Self::Address(_) => None,
-        }
-    }
 }
 
 /// What its record says in the end.

@@ -30,9 +30,9 @@ use crate::control::Alias;
 use crate::directory::ServiceState;
 use crate::egress;
 use crate::filters::Filtered;
-use crate::pool::{InFlight, Peer};
+use crate::pool::InFlight;
 use crate::retry::Tries;
-use crate::target::{self, Refusal, Route};
+use crate::target::{self, Refusal, Target};
 use crate::telemetry::{Destination, Spoken};
 use crate::tls::Secured;
 
@@ -66,30 +66,6 @@ struct Head {
     protocol: Option<Protocol>,
     id: HeaderValue,
     is_grpc: bool,
-}
-
-/// Who is to get it.
-enum Target {
-    Service(Route),
-    Address(Rc<Peer>),
-    Nobody(Refusal),
-}
-
-impl Target {
-    fn route(&self) -> Option<&Route> {
-        match self {
-            Self::Service(route) => Some(route),
-            Self::Address(_) | Self::Nobody(_) => None,
-        }
-    }
-
-    /// Seconds after which the request may be tried again, where it is refused for a time that is known.
-    fn retry_after_s(&self) -> Option<u32> {
-        match self {
-            Self::Nobody(refusal) => refusal.retry_after_s(),
-            Self::Service(_) | Self::Address(_) => None,
-        }
-    }
 }
 
 /// What its record says in the end.

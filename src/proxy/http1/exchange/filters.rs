@@ -1,18 +1,8 @@
 //! What the route's filters do to a request before it is tried.
 
 use super::attempts::{Arrived, Failure};
-use super::{After, Exchange, Target};
+use super::{After, Exchange};
 use crate::filters::Filtered;
-
-impl Target {
-    /// What its route does besides, where it does anything.
-    pub(super) fn filtered(&self) -> Option<&Filtered> {
-        match self {
-            Self::Service(route) => route.filtered.as_deref(),
-            Self::Address(_) | Self::Nobody(_) => None,
-        }
-    }
-}
 
 impl Exchange<'_> {
     /// What the route's filters leave of it, after a delay where they want one: an answer of the proxy itself, or the request's attempts.

@@ -4,19 +4,9 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::Exchange;
 use super::attempts::{Arrived, Failure};
-use super::{Exchange, Target};
 use crate::filters::Filtered;
-
-impl Target {
-    /// What its route does besides, where it does anything.
-    pub(super) fn filtered(&self) -> Option<&Filtered> {
-        match self {
-            Self::Service(route) => route.filtered.as_deref(),
-            Self::Address(_) | Self::Nobody(_) => None,
-        }
-    }
-}
 
 impl Exchange {
     /// What the route's filters leave of it, after a delay where they want one: an answer of the proxy itself, or the request's attempts.
