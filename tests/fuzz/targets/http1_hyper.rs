@@ -100,7 +100,7 @@ fn ours(mut rest: &[u8]) -> (Vec<Seen>, End, Option<usize>) {
         if !is_known {
             unknown.get_or_insert(seen.len());
         }
-        let (method, target) = (request.method.text(rest).to_owned(), request.target.text(rest).to_owned());
+        let (method, target) = (request.method.text(rest).to_owned(), as_hyper_writes(request.target.text(rest)));
         let (content, used) = match content(request.body, &rest[length..]) {
             Ok(Some(read)) => read,
             Ok(None) => return (seen, End::Cut, unknown),
@@ -199,7 +199,7 @@ fn theirs(input: &[u8]) -> Vec<Seen> {
                     content.extend_from_slice(&data);
                 }
             }
-            seen.borrow_mut().push(Seen { method: parts.method.to_string(), target: text(&parts.uri), content });
+            seen.borrow_mut().push(Seen { method: parts.method.to_string(), target: parts.uri.to_string(), content });
             Ok::<_, hyper::Error>(hyper::Response::new(Nothing))
         }
     });
@@ -216,9 +216,9 @@ fn theirs(input: &[u8]) -> Vec<Seen> {
     seen.take()
 }
 
-/// A target as it was sent: hyper adds the slash that an absolute one may lack.
-fn text(uri: &hyper::Uri) -> String {
-    uri.to_string()
+/// A target as hyper writes it: it adds the slash that an absolute one may lack.
+fn as_hyper_writes(target: &str) -> String {
+    hyper::Uri::try_from(target).map_or_else(|_| target.to_owned(), |uri| uri.to_string())
 }
 
 /// A body of nothing.
