@@ -6,13 +6,12 @@ connections that are carried as they are, of which each has a TLS connection of 
 """
 
 import json
-import secrets
 import shlex
 import subprocess
 from pathlib import Path
 
 from harness import install, peers
-from harness.peers import BACKEND, HTTP1, HTTP2, Peer, Unavailable
+from harness.peers import BACKEND, HOST, HTTP1, HTTP2, Peer, Unavailable
 
 TCP = "127.0.0.1:18003"
 # Where the proxy beside the server listens.
@@ -29,63 +28,33 @@ def make(name: str, tools: Path, folder: Path) -> Peer:
         case "fwd":
             hops = [[f"{tools}/fwd", SERVER_TCP, BACKEND], [f"{tools}/fwd", HTTP1, SERVER_TCP]]
             return Peer(name, both(*hops), http2=HTTP1, tcp=HTTP1)
-        case "leno":
-            return leno(folder)
         case "envoy":
-            return Peer(name, envoy(folder), tcp=TCP)
+            return Peer(name, envoy(folder), tcp=TCP, **takes_tls(folder))
         case "haproxy":
-            return Peer(name, haproxy(folder), tcp=TCP)
+            return Peer(name, haproxy(folder), tcp=TCP, **takes_tls(folder))
         case "nginx":
-            return Peer(name, nginx(folder), tcp=TCP)
+            return Peer(name, nginx(folder), tcp=TCP, **takes_tls(folder))
+        case "pingora":
+            return Peer(name, pingora(folder), **takes_tls(folder))
     raise Unavailable(f"there is no chain of two {name}")
-
-
-def leno(folder: Path) -> Peer:
-    """Two sidecars without redirection. Each has a token for which the controller signs its certificate, and knows the other by name."""
-    binaries = install.leno()
-    manifests, ca, known = folder / "leno-chain-manifests", folder / "leno-chain-ca.pem", folder / "leno-chain-tokens"
-    manifests.mkdir(exist_ok=True)
-    ports = [int(address.split(":")[1]) for address in (SERVER_HTTP1, SERVER_HTTP2, SERVER_TCP)]
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "backend", "namespace": "bench"}, "spec": {
-        "selector": {"app": "backend"},
-        "ports": [{"name": name, "port": 80 + at, "targetPort": ports[at], "appProtocol": protocol}
-                  for at, (name, protocol) in enumerate([("http", "http"), ("h2c", "kubernetes.io/h2c"), ("tcp", "tcp")])],
-    }}
-    kind = {"apiVersion": "leno.dev/v1alpha1", "kind": "Workload"}
-    injected = {"namespace": "bench", "annotations": {"leno.dev/injected": "true"}}
-    client = {**kind, "metadata": {"name": "client", **injected}, "spec": {"address": "127.0.0.2", "serviceAccount": "client"}}
-    server = {**kind, "metadata": {"name": "server", "labels": {"app": "backend"}, **injected}, "spec": {
-        "address": "127.0.0.1", "serviceAccount": "server", "ports": [{"port": port} for port in ports]}}
-    items = [service, client, server]
-    (manifests / "all.yaml").write_text("---\n".join(json.dumps(item) + "\n" for item in items))
-    tokens = {name: secrets.token_hex(16) for name in ("client", "server")}
-    known.write_text("".join(f"{token} bench/{name} {name}\n" for name, token in tokens.items()))
-    known.chmod(0o600)
-
-    def sidecar(name: str, admin: str, **more: str) -> list[str]:
-        token = folder / f"leno-chain-token-{name}"
-        token.write_text(tokens[name])
-        variables = {
-            "LENO_POD_NAMESPACE": "bench", "LENO_POD_NAME": name, "LENO_INTERCEPT": "off", "LENO_ACCESS_LOG": "off",
-            "LENO_TOKEN_FILE": str(token), "LENO_ADMIN_ADDRESS": admin, "LENO_CONTROL_ADDRESS": "localhost:18021",
-            "LENO_CONTROL_CA_FILE": str(ca), **more,
-        }
-        waits = f"until [ -s {ca} ]; do sleep 0.01; done; exec {binaries}/leno-proxy run"  # for the controller, which writes its CA first
-        return ["env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", waits]
-
-    _, app = BACKEND.split(":")
-    inbound = ",".join(f"{app}={address}" for address in (SERVER_HTTP1, SERVER_HTTP2, SERVER_TCP))
-    services = ",".join(f"bench/backend:{80 + at}={address}" for at, address in enumerate((HTTP1, HTTP2, TCP)))
-    command = both(sidecar("server", "127.0.0.1:18023", LENO_INBOUND=inbound), sidecar("client", "127.0.0.1:18020", LENO_SERVICES=services))
-    ca.unlink(missing_ok=True)
-    beside = (f"{binaries}/leno-controller", "--folder", str(manifests), "--ca-file", str(ca), "--control-listen", "127.0.0.1:18021",
-              "--admin-listen", "127.0.0.1:18022", "--token-file", str(known), "--mtls-mode", "Strict")
-    return Peer("leno", command, tcp=TCP, beside=beside)
 
 
 def both(server: list[str], client: list[str]) -> list[str]:
     """One command for the two proxies of a chain."""
     return ["sh", "-c", f"{shlex.join(server)} & exec {shlex.join(client)}"]
+
+
+def takes_tls(folder: Path) -> dict:
+    """How the load generator meets the proxy of the server by itself."""
+    ca, certificate, key = certificates(folder)
+    return {"tls": SERVER_HTTP1, "credentials": lambda: ["-A", str(ca), "-C", str(certificate), "-K", str(key), "-L", "http/1.1"]}
+
+
+def pingora(folder: Path) -> list[str]:
+    binary, files = str(install.pingora()), [str(path) for path in certificates(folder)]
+    server = [binary, "server", SERVER_HTTP1, BACKEND, SERVER_HTTP2, BACKEND, *files]
+    client = [binary, "client", HTTP1, SERVER_HTTP1, HTTP2, SERVER_HTTP2, *files]
+    return both(server, client)
 
 
 def certificates(folder: Path) -> tuple[Path, Path, Path]:
@@ -94,7 +63,7 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
     if ca.exists():
         return ca, certificate, key
     ca_key, request, extensions = (folder / f"bench-{name}" for name in ("ca-key.pem", "leaf.csr", "leaf.ext"))
-    extensions.write_text(f"subjectAltName=URI:{IDENTITY}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n")
+    extensions.write_text(f"subjectAltName=DNS:{HOST},URI:{IDENTITY}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     for command in (
         ["req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench", "-keyout", ca_key, "-out", ca],
@@ -112,6 +81,7 @@ def haproxy(folder: Path) -> list[str]:
     shown = folder / "bench-both.pem"
     shown.write_text(certificate.read_text() + key.read_text())
     tls = f"ssl crt {shown} ca-file {ca} verify required ssl-min-ver TLSv1.3"
+    shows = f"{tls} sni str({HOST}) verifyhost {HOST}"
     settings = """\
 global
   nbthread 1
@@ -140,7 +110,7 @@ defaults
     server = hop("server", [f"{SERVER_HTTP1} {tls} alpn http/1.1", f"{SERVER_HTTP2} {tls} alpn h2", f"{SERVER_TCP} {tls}"],
                  [BACKEND, f"{BACKEND} proto h2", BACKEND])
     client = hop("client", [HTTP1, f"{HTTP2} proto h2", TCP],
-                 [f"{SERVER_HTTP1} {tls} alpn http/1.1", f"{SERVER_HTTP2} {tls} alpn h2", f"{SERVER_TCP} {tls}"])
+                 [f"{SERVER_HTTP1} {shows} alpn http/1.1", f"{SERVER_HTTP2} {shows} alpn h2", f"{SERVER_TCP} {shows}"])
     return both(server, client)
 
 
@@ -154,7 +124,7 @@ def nginx(folder: Path) -> list[str]:
 
     def shows(module: str) -> str:
         words = {"certificate": certificate, "certificate_key": key, "protocols": "TLSv1.3", "trusted_certificate": ca, "verify": "on",
-                 "name": "leaf", "session_reuse": "on"}
+                 "name": HOST, "session_reuse": "on"}
         return " ".join(f"{module}_ssl_{word} {value};" for word, value in words.items())
 
     def hop(name: str, listens: list[str], goes_to: tuple[str, str, str], scheme: str, grpc: str, more: tuple[str, str, str]) -> list[str]:
@@ -171,6 +141,7 @@ error_log stderr crit;
 events {{ worker_connections 19500; }}
 http {{
   access_log off;
+  proxy_max_temp_file_size 0;
   keepalive_requests 1000000000;
   keepalive_timeout 3600s;
   {temporary}
@@ -210,7 +181,8 @@ def envoy(folder: Path) -> list[str]:
         common = {
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificates": [{"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}],
-            "validation_context": {"trusted_ca": {"filename": str(ca)}},
+            "validation_context": {"trusted_ca": {"filename": str(ca)}, "match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"exact": IDENTITY}}]},
             **({"alpn_protocols": [alpn]} if alpn else {}),
         }
         more = {"require_client_certificate": True} if kind == "Downstream" else {}

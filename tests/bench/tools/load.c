@@ -2,10 +2,13 @@
 //
 //   load MODE -t ADDRESS [-p PATH] [-H HOST] [-c CONNECTIONS] [-m STREAMS]
 //        [-d SECONDS] [-w WARM-UP SECONDS] [-r REQUESTS PER SECOND]
+//        [-A CA -C CERTIFICATE -K KEY -L ALPN PROTOCOL]
 //
 //   h1     HTTP/1.1, one request at a time on each connection
 //   h2     gRPC-shaped unary calls over HTTP/2 with prior knowledge, -m at a time on each connection
-//   new    HTTP/1.1, one request on each connection: what a handshake costs
+//   new    HTTP/1.1, one request on each connection
+//   tls    the same in mutual TLS 1.3, with a full handshake for each request
+//   first  tries until the first request is answered, and prints when that was
 //   idle   CONNECTIONS with one HTTP/1.1 request each, then held open for SECONDS
 //
 // Without -r the next request leaves when an answer came. With -r requests are due at even
@@ -21,6 +24,7 @@
 #include <time.h>
 
 enum { SECONDS_MAX = 120, CONNECTIONS_MAX = 20000, DIALS_AT_ONCE = 256, DUE_MAX = 1 << 20, IDLE_SETUP_SECONDS = 60 };
+enum { SOURCES = 8, FIRST_TRY_EVERY_US = 500 };
 
 struct options options = {
 	.host = "bench.local", .path = "/b/1024", .connections = 1, .streams = 1,
@@ -30,7 +34,7 @@ struct options options = {
 static int poll_fd, timer_fd = -1;
 static struct connection *connections;
 static struct histogram latencies;
-static uint64_t ok_count, error_count, reconnect_count;
+static uint64_t ok_count, error_count, reconnect_count, byte_count;
 static bool measuring;
 
 // Instants at which requests were due and that no connection has taken yet: a ring.
@@ -60,6 +64,12 @@ void record(uint64_t scheduled_ns, bool good)
 	histogram_add(&latencies, now_ns() - scheduled_ns);
 }
 
+void count_bytes(size_t n)
+{
+	if (measuring)
+		byte_count += n;
+}
+
 static void want_write(struct connection *connection, bool wanted)
 {
 	if (connection->wants_write == wanted)
@@ -68,12 +78,25 @@ static void want_write(struct connection *connection, bool wanted)
 	watch(poll_fd, EPOLL_CTL_MOD, connection->fd, connection, wanted);
 }
 
+// Many short connections would use up the ports of one address: they come from several, in turn.
+static void bind_to_next_source(int fd)
+{
+	static uint32_t turn;
+	int on = 1;
+	struct sockaddr_in source = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000102 + turn++ % SOURCES) };
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+	if (bind(fd, (struct sockaddr *)&source, sizeof source))
+		die("bind");
+}
+
 static void dial(struct connection *connection)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		die("socket");
 	set_nodelay(fd);
+	if (one_request_each())
+		bind_to_next_source(fd);
 	connection->fd = fd;
 	connection->connected = connection->going_away = false;
 	connection->in.len = connection->out.len = 0;
@@ -87,6 +110,8 @@ static void dial(struct connection *connection)
 // Gives a connection up with the requests on it; anything but an idle one is dialled again.
 static void lose(struct connection *connection)
 {
+	if (connection->tls)
+		tls_close(connection);
 	close(connection->fd);
 	connection->fd = -1;
 	if (measuring)
@@ -94,7 +119,7 @@ static void lose(struct connection *connection)
 	connection->in_flight = 0;
 	if (options.mode == MODE_IDLE)
 		return;
-	if (options.mode != MODE_NEW) {
+	if (!one_request_each()) {
 		reconnect_count++;
 		usleep(1000);
 	}
@@ -139,6 +164,15 @@ static enum io start_requests(struct connection *connection)
 	return flush(connection);
 }
 
+// One step of a connection that is made for one request inside TLS; dead once it has had its answer.
+static enum io on_tls(struct connection *connection)
+{
+	enum io result = tls_step(connection);
+	if (result == IO_BLOCKED)
+		want_write(connection, false);
+	return result == IO_DONE ? IO_DEAD : result;
+}
+
 static enum io on_connected(struct connection *connection)
 {
 	int error = 0;
@@ -149,10 +183,14 @@ static enum io on_connected(struct connection *connection)
 		if (!told)
 			fprintf(stderr, "load: connect: %s\n", strerror(error));
 		told = true;
-		connection->in_flight = options.mode == MODE_IDLE;   // counts as a failed request there
+		connection->in_flight = options.mode == MODE_IDLE || one_request_each();   // counts as a failed request there
 		return IO_DEAD;
 	}
 	connection->connected = true;
+	if (options.mode == MODE_TLS) {
+		tls_open(connection, now_ns());
+		return on_tls(connection);
+	}
 	if (options.mode == MODE_HTTP2)
 		http2_open(connection);
 	return start_requests(connection);
@@ -162,6 +200,8 @@ static enum io on_event(struct connection *connection, uint32_t events)
 {
 	if (!connection->connected)
 		return on_connected(connection);
+	if (options.mode == MODE_TLS)
+		return on_tls(connection);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
 		enum io result = options.mode == MODE_HTTP2 ? http2_receive(connection) : http1_receive(connection);
 		if (options.mode == MODE_NEW && result == IO_DONE)
@@ -275,6 +315,36 @@ static double run_idle(void)
 	return (double)(now_ns() - begin) / 1e9;
 }
 
+static bool answers_once(void)
+{
+	char answer[64];
+	size_t len;
+	const char *request = http1_request(&len);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (fd < 0)
+		die("socket");
+	bool good = !connect(fd, (struct sockaddr *)&options.target, sizeof options.target) &&
+		send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len &&
+		recv(fd, answer, sizeof answer, 0) >= 12 && !memcmp(answer + 9, "200", 3);
+	close(fd);
+	return good;
+}
+
+// Tries until there is an answer, and prints the instant at which it came.
+static int wait_for_first(void)
+{
+	uint64_t limit = now_ns() + seconds_ns(options.seconds);
+	while (now_ns() < limit) {
+		if (answers_once()) {
+			printf("{\"first_ns\":%lu}\n", now_ns());
+			return 0;
+		}
+		usleep(FIRST_TRY_EVERY_US);
+	}
+	fprintf(stderr, "load: no answer in time\n");
+	return 1;
+}
+
 static int count_open(void)
 {
 	int open = 0;
@@ -286,20 +356,20 @@ static int count_open(void)
 static void report(double seconds)
 {
 	printf("{\"seconds\":%.3f,\"ok\":%lu,\"errors\":%lu,\"requests_per_second\":%.1f,\"unserved\":%lu,"
-	       "\"reconnects\":%lu,\"open\":%d,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n",
+	       "\"reconnects\":%lu,\"bytes\":%lu,\"open\":%d,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n",
 	       seconds, ok_count, error_count, (double)ok_count / seconds, due_added - due_taken,
-	       reconnect_count, count_open(), histogram_quantile_us(&latencies, 0.5),
+	       reconnect_count, byte_count, count_open(), histogram_quantile_us(&latencies, 0.5),
 	       histogram_quantile_us(&latencies, 0.9), histogram_quantile_us(&latencies, 0.99),
 	       (double)latencies.max_ns / 1000);
 }
 
 static enum mode mode_of(const char *name)
 {
-	static const char *const names[] = { "h1", "h2", "new", "idle" };
-	for (int mode = 0; mode < 4; mode++)
+	static const char *const names[] = { "h1", "h2", "new", "tls", "idle", "first" };
+	for (int mode = 0; mode < 6; mode++)
 		if (!strcmp(name, names[mode]))
 			return (enum mode)mode;
-	fprintf(stderr, "load: mode %s is unknown: say h1, h2, new or idle\n", name);
+	fprintf(stderr, "load: mode %s is unknown: say h1, h2, new, tls, idle or first\n", name);
 	exit(2);
 }
 
@@ -307,12 +377,12 @@ static void read_options(int count, char **arguments)
 {
 	int letter;
 	if (count < 2) {
-		fprintf(stderr, "usage: load h1|h2|new|idle -t ADDRESS ... (see load.c)\n");
+		fprintf(stderr, "usage: load h1|h2|new|tls|idle|first -t ADDRESS ... (see load.c)\n");
 		exit(2);
 	}
 	options.mode = mode_of(arguments[1]);
 	optind = 2;
-	while ((letter = getopt(count, arguments, "t:p:H:c:m:d:w:r:")) != -1) {
+	while ((letter = getopt(count, arguments, "t:p:H:c:m:d:w:r:A:C:K:L:")) != -1) {
 		switch (letter) {
 		case 't': options.target = loopback_address(optarg); break;
 		case 'p': options.path = optarg; break;
@@ -322,6 +392,10 @@ static void read_options(int count, char **arguments)
 		case 'd': options.seconds = atof(optarg); break;
 		case 'w': options.warm_up_seconds = atof(optarg); break;
 		case 'r': options.rate = atof(optarg); break;
+		case 'A': options.ca = optarg; break;
+		case 'C': options.certificate = optarg; break;
+		case 'K': options.key = optarg; break;
+		case 'L': options.alpn = optarg; break;
 		default: exit(2);
 		}
 	}
@@ -340,6 +414,10 @@ int main(int count, char **arguments)
 	prctl(PR_SET_TIMERSLACK, 1);
 	http1_prepare();
 	http2_prepare();
+	if (options.mode == MODE_TLS)
+		tls_prepare();
+	if (options.mode == MODE_FIRST)
+		return wait_for_first();
 	poll_fd = epoll_create1(0);
 	connections = calloc((size_t)options.connections, sizeof *connections);
 	if (!connections)
