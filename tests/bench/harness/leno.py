@@ -108,7 +108,7 @@ def who_may_call() -> list[dict]:
     return [
         own("SecurityPolicy", "strict", {"mtls": {"mode": "Strict"}}),
         own("SecurityPolicy", "strangers", {"selector": {"matchLabels": {"app": "backend"}}, "action": "Deny", "authorization": [
-            {"from": [{"namespace": "elsewhere"}]}, {"paths": ["/admin/*"]}]}),
+            {"from": [{"namespace": "elsewhere"}]}, {"from": [{"serviceAccount": "batch"}], "paths": ["/admin/*"]}]}),
         own("SecurityPolicy", "callers", {"selector": {"matchLabels": {"app": "backend"}}, "authorization": [
             {"from": [{"serviceAccount": "client"}, {"serviceAccount": "load"}], "methods": ["GET"], "paths": ["/b/*"]},
             {"from": [{"serviceAccount": "client"}], "methods": ["POST"], "paths": ["/bench.Echo/*"]},

@@ -38,7 +38,7 @@ class Bench:
             self._wait_for(self._backend, peers.BACKEND)
             self._log.write_text("")
             if self._peer.beside:
-                self._beside = self._start(self._peer.beside, machine.LOAD_CORE)
+                self._beside = self._start(list(self._peer.beside), machine.LOAD_CORE)
                 self._wait_for(self._beside, self._peer.beside_at)
             if self._peer.command and self._starts_proxy:
                 self._proxy = self._start(self._peer.command, machine.PROXY_CORE)
