@@ -32,6 +32,7 @@ use crate::target::Refusal;
 use crate::tcp;
 use crate::telemetry::{Destination, Direction, TcpRecord};
 use crate::tls::{Agreed, Inner, Secured};
+use crate::tunnel;
 use crate::worker::Context;
 
 /// A connection somebody opened to this proxy.
@@ -100,6 +101,8 @@ pub(crate) enum Met {
     Http2(Box<Connection>),
     /// Bytes to be carried as they are, to the other end if it has been dialled already.
     Opaque(Box<Connection>, Option<Box<Dialled>>),
+    /// A tunnel of another proxy.
+    Tunnel(Box<Connection>),
 }
 
 /// Carries one accepted connection to its end.
@@ -108,10 +111,16 @@ pub(crate) async fn carry(accept: &Accept, stream: TcpStream, peer: SocketAddr, 
         Accept::OutboundTransparent | Accept::OutboundExplicit | Accept::OutboundService { .. } => Direction::Outbound,
         Accept::InboundTransparent | Accept::InboundApp { .. } => Direction::Inbound,
     };
-    let _open = context.recorder.connection_opened(direction);
+    let open = context.recorder.connection_opened(direction);
     // Boxed apart, so that a connection that rests later holds nothing of how it began.
-    if let Some(met) = Box::pin(meet(accept, stream, peer, context)).await {
-        go_on(met).await;
+    match Box::pin(meet(accept, stream, peer, context)).await {
+        Some(Met::Tunnel(connection)) => {
+            // What it carries is counted instead.
+            drop(open);
+            Box::pin(tunnel::serve(connection)).await;
+        }
+        Some(met) => go_on(met).await,
+        None => {}
     }
 }
 
@@ -121,6 +130,7 @@ pub(crate) async fn go_on(met: Met) {
         Met::Http1(connection) => Box::pin(http1::serve(connection)).await,
         Met::Http2(connection) => Box::pin(http2::serve(*connection)).await,
         Met::Opaque(connection, dialled) => Box::pin(opaque(connection, dialled)).await,
+        Met::Tunnel(connection) => Box::pin(tunnel::serve(connection)).await,
     }
 }
 
@@ -209,7 +219,7 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
             None
         }
         (connection, Came::Proven(Inner::Http) | Came::ForProbes) => http(connection).await,
-        (connection, Came::Proven(Inner::Tcp)) => Some(Met::Opaque(connection, None)),
+        (connection, Came::Proven(inner)) => Some(unread(connection, inner)),
         (connection, Came::Plain) => by_protocol(connection, protocol).await,
         (connection, Came::Silent) => {
             if protocol == Protocol::Detect {
@@ -218,6 +228,11 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
             Box::pin(silent(connection, protocol)).await
         }
     }
+}
+
+/// What another proxy carries without looking at it: one connection, or many.
+fn unread(connection: Box<Connection>, inner: Inner) -> Met {
+    if inner == Inner::Tunnel { Met::Tunnel(connection) } else { Met::Opaque(connection, None) }
 }
 
 async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {
@@ -288,7 +303,7 @@ async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> 
     // It may still be a proxy of the mesh: one whose first message was late on the way.
     let mut connection = match Box::pin(admit(connection, protocol)).await? {
         (connection, Came::Proven(Inner::Http) | Came::ForProbes) => return http(connection).await,
-        (connection, Came::Proven(Inner::Tcp)) => return Some(Met::Opaque(connection, None)),
+        (connection, Came::Proven(inner)) => return Some(unread(connection, inner)),
         (connection, Came::Plain | Came::Silent) => connection,
     };
     if protocol != Protocol::Detect {

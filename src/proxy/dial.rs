@@ -70,6 +70,7 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<
             Err(failure) => return refuse(&connection, &failure, &decided),
         },
     };
+    connection.io.established();
     let first = connection.first.take();
     let idle = dialled.in_flight.as_ref().and_then(InFlight::idle_timeout).map(Idle::new);
     let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, idle.as_ref())).await;
@@ -78,7 +79,7 @@ pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<
 
 /// The connection cannot be carried: a reset says so.
 pub(crate) fn refuse(connection: &Connection, failure: &DialFailure, decided: &Decided) {
-    connection.io.abort_on_close();
+    connection.io.refused(failure.refusal.status());
     connection.context.recorder.tcp(&TcpRecord {
         direction: connection.side.direction(),
         destination: &failure.labels,
@@ -125,11 +126,16 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
                     refusal = why;
                     break;
                 }
-                match dial_within(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
+                match reach(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
                     Ok(io) => {
                         in_flight.report(Outcome::Success, context);
                         let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
                         return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, in_flight: Some(in_flight) });
+                    }
+                    // Whoever may not pass there may not pass at another endpoint.
+                    Err(DialError::Refused(Refusal::Denied)) => {
+                        refusal = Refusal::Denied;
+                        break;
                     }
                     Err(error) => {
                         error.log(address);
@@ -154,6 +160,8 @@ pub(crate) enum DialError {
     Connect(io::Error),
     /// It accepted, and the handshake failed.
     Tls(Failed),
+    /// Its proxy has no connection to the app, or lets this one not pass.
+    Refused(Refusal),
 }
 
 impl DialError {
@@ -161,6 +169,7 @@ impl DialError {
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Connect(_) => Refusal::ConnectFailed,
+            Self::Refused(refusal) => *refusal,
             Self::Tls(Failed::Unproven(_)) => Refusal::NoCertificate,
             Self::Tls(Failed::Wrong(Wrong::Identity { .. })) => Refusal::IdentityMismatch,
             Self::Tls(Failed::Wrong(_) | Failed::Protocol(_) | Failed::Outside(_) | Failed::Io(_) | Failed::Timeout) => Refusal::TlsFailed,
@@ -171,6 +180,7 @@ impl DialError {
     pub(crate) fn log(&self, address: SocketAddr) {
         match self {
             Self::Connect(error) => tracing::debug!(%error, %address, "endpoint does not accept"),
+            Self::Refused(refusal) => tracing::debug!(reason = refusal.reason(), %address, "the endpoint's proxy refused a connection"),
             Self::Tls(error) => tracing::warn!(%error, reason = error.reason(), %address, "no secure connection to an endpoint"),
         }
     }
@@ -197,6 +207,14 @@ async fn in_turn(in_flight: &InFlight, connection: &Connection) -> Result<(), Re
     Ok(())
 }
 
+/// Connects to an endpoint for bytes that are not looked at: through a tunnel, where it has to prove who it is.
+async fn reach(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
+    match peer.identity() {
+        Some(_) => peer.tunnels.open(peer, carries, limit, context).await,
+        None => dial_within(peer, carries, limit, context).await,
+    }
+}
+
 /// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
 pub(crate) async fn dial_peer(peer: &Peer, carries: Carries, context: &Context) -> Result<Io, DialError> {
     dial_within(peer, carries, context.settings.connect_timeout, context).await
@@ -220,7 +238,7 @@ pub(crate) async fn dial_within(peer: &Peer, carries: Carries, limit: Duration, 
         }
         let inner = match carries {
             Carries::Http1 | Carries::Http2 => Inner::Http,
-            Carries::Bytes | Carries::OwnTls => Inner::Tcp,
+            Carries::Bytes | Carries::OwnTls => Inner::Tunnel,
         };
         let secured = TlsStream::connect(stream, peer.address().ip(), identity, inner, &context.security, &context.buffers);
         secured.await.map(|stream| Io::Tls(Box::new(stream))).map_err(DialError::Tls)
@@ -235,7 +253,7 @@ pub(crate) async fn dial_within(peer: &Peer, carries: Carries, limit: Duration, 
         _ if peer.origination().is_some() => {}
         Ok(Io::Tls(stream)) => context.recorder.handshake(End::Client, "ok", stream.agreed().is_resumed),
         Err(DialError::Tls(failed)) => context.recorder.handshake(End::Client, failed.reason(), false),
-        Ok(Io::Plain(_)) | Err(DialError::Connect(_)) => {}
+        Ok(Io::Plain(_) | Io::Tunnelled(_)) | Err(DialError::Connect(_) | DialError::Refused(_)) => {}
     }
     result
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::tls::{Agreed, TlsStream};
+use crate::tunnel::TunnelStream;
 
 /// How long a connection is silent before its peer is asked whether it is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ pub enum Io {
     Plain(TcpStream),
     /// Mutual TLS.
     Tls(Box<TlsStream>),
+    /// A stream of a tunnel, which is mutual TLS.
+    Tunnelled(Box<TunnelStream>),
 }
 
 impl Io {
@@ -45,21 +48,18 @@ impl Io {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.agreed()),
-        }
-    }
-
-    /// The TCP connection beneath.
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.tcp(),
+            Self::Tunnelled(stream) => Some(stream.agreed()),
         }
     }
 
     /// Waits until the connection is known to be dead both ways: it was reset, or its peer answers no keep-alive probe. A
     /// peer that has closed its own direction is not dead: it may be waiting for an answer.
     pub async fn dead(&self) -> io::Error {
-        let stream = self.tcp();
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Tunnelled(stream) => return poll_fn(|cx| stream.poll_reset(cx)).await,
+        };
         match stream.ready(Interest::ERROR).await {
             Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
             Err(error) => error,
@@ -71,6 +71,7 @@ impl Io {
         match self {
             Self::Plain(stream) => stream.try_read(into),
             Self::Tls(stream) => stream.try_read(into),
+            Self::Tunnelled(stream) => stream.try_read(into),
         }
     }
 
@@ -79,6 +80,7 @@ impl Io {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_readable(cx),
+            Self::Tunnelled(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -102,6 +104,7 @@ impl Io {
                 }
             },
             Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(from)]),
+            Self::Tunnelled(stream) => stream.poll_write(cx, from),
         }
     }
 
@@ -110,6 +113,8 @@ impl Io {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => stream.poll_flush(cx),
+            // The tunnel's own task does.
+            Self::Tunnelled(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -150,12 +155,33 @@ impl Io {
         match self {
             Self::Plain(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
             Self::Tls(stream) => poll_fn(|cx| stream.poll_finish(cx)).await,
+            Self::Tunnelled(stream) => stream.finish(),
         }
     }
 
     /// Makes the close to come a reset, so that the peer cannot take a cut stream for a whole one.
     pub fn abort_on_close(&self) {
-        self.tcp().set_zero_linger().unwrap_or_else(|error| tracing::debug!(%error, "cannot reset a connection"));
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Tunnelled(stream) => return stream.reset(),
+        };
+        stream.set_zero_linger().unwrap_or_else(|error| tracing::debug!(%error, "cannot reset a connection"));
+    }
+
+    /// The other end of what it carries is there. Only who has opened a tunnel's stream waits to hear of it.
+    pub fn established(&self) {
+        if let Self::Tunnelled(stream) = self {
+            stream.established();
+        }
+    }
+
+    /// It is not carried, for the reason that `status` stands for in HTTP. Who has opened a tunnel's stream is told; others are reset.
+    pub fn refused(&self, status: u16) {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => self.abort_on_close(),
+            Self::Tunnelled(stream) => stream.refused(status),
+        }
     }
 
     /// Whether the connection is quiet and open, as the kernel knows it now. Bytes nobody asked for count as not quiet.
@@ -169,6 +195,7 @@ impl Io {
                 matches!(seen, Err(rustix::io::Errno::AGAIN))
             }
             Self::Tls(stream) => stream.is_quiet(),
+            Self::Tunnelled(stream) => stream.is_quiet(),
         }
     }
 }
@@ -192,11 +219,8 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            tls @ Self::Tls(_) => {
-                let read = ready!(Self::poll_read(tls, cx, buf.initialize_unfilled()))?;
-                buf.advance(read);
-                Poll::Ready(Ok(()))
-            }
+            Self::Tls(stream) => stream.poll_read_buf(cx, buf),
+            Self::Tunnelled(stream) => stream.poll_read_buf(cx, buf),
         }
     }
 }
@@ -206,6 +230,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(buf)]),
+            Self::Tunnelled(stream) => stream.poll_write(cx, buf),
         }
     }
 
@@ -213,6 +238,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => stream.poll_flush(cx),
+            Self::Tunnelled(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -220,6 +246,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => stream.poll_finish(cx),
+            Self::Tunnelled(stream) => Poll::Ready(stream.finish()),
         }
     }
 
@@ -227,6 +254,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => stream.poll_write(cx, bufs),
+            Self::Tunnelled(stream) => stream.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
         }
     }
 

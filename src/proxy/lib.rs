@@ -42,4 +42,5 @@ pub mod target;
 pub mod tcp;
 pub mod telemetry;
 pub mod tls;
+pub mod tunnel;
 pub mod worker;

@@ -59,11 +59,18 @@ pub(crate) struct Started {
 #[derive(Default)]
 pub(crate) struct Open(Cell<usize>);
 
-struct Counted(Rc<Open>);
+/// One of them, until it is dropped.
+pub(crate) struct Counted(Rc<Open>);
 
 impl Open {
     pub(crate) fn count(&self) -> usize {
         self.0.get()
+    }
+
+    /// One more.
+    pub(crate) fn count_one(self: &Rc<Self>) -> Counted {
+        self.0.set(self.0.get() + 1);
+        Counted(Rc::clone(self))
     }
 }
 
@@ -81,12 +88,11 @@ impl Listener {
 }
 
 /// Accepts for as long as the worker runs.
-pub(crate) async fn accept(started: Started, context: Rc<Context>, open: Rc<Open>) {
+pub(crate) async fn accept(started: Started, context: Rc<Context>) {
     loop {
         match started.listener.accept().await {
             Ok((stream, peer)) => {
-                open.0.set(open.0.get() + 1);
-                let counted = Counted(Rc::clone(&open));
+                let counted = context.open.count_one();
                 let (accept, context) = (Rc::clone(&started.accept), Rc::clone(&context));
                 tokio::task::spawn_local(async move {
                     let _counted = counted;

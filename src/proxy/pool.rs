@@ -22,6 +22,7 @@ use leno_core::resilience::Outcome;
 use crate::http2::upstream::Upstreams;
 use crate::io::Io;
 use crate::resilience::{self, Attempt};
+use crate::tunnel::links::Tunnels;
 use crate::worker::Context;
 
 /// One address that requests are sent to.
@@ -31,6 +32,7 @@ pub struct Peer {
     in_flight: Cell<u32>,
     resting: RefCell<Vec<Resting>>,
     pub(crate) http2: Upstreams,
+    pub(crate) tunnels: Tunnels,
 }
 
 struct Resting {
@@ -94,7 +96,15 @@ impl Peers {
             return peer;
         }
         let proof = place.1.clone();
-        let peer = Rc::new(Peer { address, proof, in_flight: Cell::new(0), resting: RefCell::default(), http2: Upstreams::default() });
+        let peer = Peer {
+            address,
+            proof,
+            in_flight: Cell::new(0),
+            resting: RefCell::default(),
+            http2: Upstreams::default(),
+            tunnels: Tunnels::default(),
+        };
+        let peer = Rc::new(peer);
         peers.insert(place, Rc::downgrade(&peer));
         peer
     }
@@ -107,6 +117,7 @@ impl Peers {
                 .borrow_mut()
                 .retain(|resting| now.saturating_duration_since(resting.since) < resting.time_max && looks_quiet(&resting.io));
             peer.http2.sweep(now);
+            peer.tunnels.sweep(now);
             true
         });
     }

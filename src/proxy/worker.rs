@@ -23,7 +23,7 @@ use crate::control::{Ask, Update};
 use crate::directory::Directory;
 use crate::drain::{Drain, Draining};
 use crate::jwt::KeyCache;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Listener, Open};
 use crate::mirror::Mirrors;
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
@@ -124,6 +124,8 @@ pub struct Context {
     pub buffers: Rc<Buffers>,
     /// Counters and the access log.
     pub recorder: Recorder,
+    /// How many connections it carries.
+    pub(crate) open: Rc<Open>,
     /// Whether the worker is ending.
     pub draining: Draining,
     /// This workload as the caller of what its app sends.
@@ -152,6 +154,7 @@ impl Context {
             originator: Originator::default(),
             buffers: Rc::default(),
             recorder,
+            open: Rc::default(),
             draining: Draining::default(),
             mirrors: Mirrors::default(),
             silent: SilentPeers::default(),
@@ -193,14 +196,13 @@ impl Worker {
         let Self { listeners, asks, updates, registry, access_log, drain, settings } = self;
         let own_addresses = listeners.iter().map(|listener| listener.listener.local_addr()).collect::<io::Result<_>>()?;
         let context = Rc::new(Context::new(asks, registry.recorder(access_log), own_addresses, settings));
-        let open = Rc::new(listen::Open::default());
         tokio::task::spawn_local(take_updates(Rc::clone(&context), updates));
         tokio::task::spawn_local(sweep(Rc::clone(&context)));
         for listener in listeners {
             let listener = listener.start()?;
-            tokio::task::spawn_local(listen::accept(listener, Rc::clone(&context), Rc::clone(&open)));
+            tokio::task::spawn_local(listen::accept(listener, Rc::clone(&context)));
         }
-        wait_for_end(drain, &context, &open).await;
+        wait_for_end(drain, &context).await;
         Ok(())
     }
 }
@@ -235,7 +237,7 @@ async fn sweep(context: Rc<Context>) {
 }
 
 /// Ends once draining was asked for and nothing is open, or the bound has passed.
-async fn wait_for_end(mut drain: watch::Receiver<Drain>, context: &Context, open: &listen::Open) {
+async fn wait_for_end(mut drain: watch::Receiver<Drain>, context: &Context) {
     let bound = loop {
         match *drain.borrow_and_update() {
             Drain::Draining { bound } => break bound,
@@ -248,10 +250,10 @@ async fn wait_for_end(mut drain: watch::Receiver<Drain>, context: &Context, open
     };
     context.draining.start();
     let end = Instant::now() + bound;
-    while open.count() > 0 && Instant::now() < end {
+    while context.open.count() > 0 && Instant::now() < end {
         tokio::time::sleep(DRAIN_CHECK_EVERY).await;
     }
-    if open.count() > 0 {
-        tracing::warn!(open = open.count(), ?bound, "connections are cut: they did not end in the time given to drain");
+    if context.open.count() > 0 {
+        tracing::warn!(open = context.open.count(), ?bound, "connections are cut: they did not end in the time given to drain");
     }
 }

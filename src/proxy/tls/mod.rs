@@ -11,6 +11,7 @@ pub mod hello;
 pub mod originate;
 mod secured;
 pub mod security;
+mod standing;
 pub mod stream;
 pub mod verify;
 
@@ -24,11 +25,14 @@ use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 pub use originate::{Carries, Originator};
 pub use secured::Secured;
 pub use security::{Security, Unproven};
+pub use standing::Standing;
 pub use stream::TlsStream;
 pub use verify::Wrong;
 
 /// The protocol inside is HTTP; its preface tells the version.
 pub const ALPN_HTTP: &[u8] = b"leno/http";
+/// Connections of apps are streams inside, whose bytes are not looked at.
+pub const ALPN_TUNNEL: &[u8] = b"leno/tunnel";
 /// The bytes inside are not looked at.
 pub const ALPN_TCP: &[u8] = b"leno/tcp";
 
@@ -37,7 +41,9 @@ pub const ALPN_TCP: &[u8] = b"leno/tcp";
 pub enum Inner {
     /// HTTP of any version.
     Http,
-    /// Bytes that are not looked at.
+    /// Connections of apps, many of them, each a stream of HTTP/2.
+    Tunnel,
+    /// Bytes that are not looked at: one connection of an app.
     Tcp,
 }
 
@@ -46,13 +52,23 @@ impl Inner {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http => ALPN_HTTP,
+            Self::Tunnel => ALPN_TUNNEL,
             Self::Tcp => ALPN_TCP,
+        }
+    }
+
+    /// What a client that wants it offers, the best first: a proxy of before there were tunnels carries connections one by one.
+    pub fn offers(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http => &[ALPN_HTTP],
+            Self::Tunnel => &[ALPN_TUNNEL, ALPN_TCP],
+            Self::Tcp => &[ALPN_TCP],
         }
     }
 
     /// The one with this name.
     pub fn of(alpn: &[u8]) -> Option<Self> {
-        [Self::Http, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
+        [Self::Http, Self::Tunnel, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
     }
 }
 

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::UnixTime;
 
 use super::verify::{MeshClient, Roots, ServerIs};
-use super::{ALPN_HTTP, ALPN_TCP, Inner};
+use super::{ALPN_HTTP, ALPN_TCP, ALPN_TUNNEL, Inner};
 use crate::identity::Credentials;
 
 /// Configurations kept at once: identities that an app talks to.
@@ -139,7 +139,7 @@ impl Security {
         let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(&[&rustls::version::TLS13])?;
         let config = config.with_client_cert_verifier(Arc::new(MeshClient { roots }));
         let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec(), ALPN_TCP.to_vec()];
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec(), ALPN_TUNNEL.to_vec(), ALPN_TCP.to_vec()];
         // Sessions travel in tickets, so that a server remembers nothing of its clients.
         config.ticketer = Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -157,7 +157,7 @@ impl Security {
         let verifier = ServerIs { roots, expected: Arc::clone(expected) };
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
-        config.alpn_protocols = vec![inner.alpn().to_vec()];
+        config.alpn_protocols = inner.offers().iter().map(|name| name.to_vec()).collect();
         config.enable_sni = false;
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         Ok(config)

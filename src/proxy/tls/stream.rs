@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,12 +24,13 @@ use rustix::net::RecvFlags;
 use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::originate::server_name;
-use super::verify::Presented;
-use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Security, Wrong, now};
+use super::verify::{Presented, Roots};
+use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Security, Standing, Wrong, now};
 use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
 
 /// How long a connection whose handshake failed is read on.
@@ -85,7 +86,7 @@ impl TlsStream {
             let state = stream.state.borrow();
             let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
             roots.verify_server(chain, expected, now()).map_err(Failed::Wrong)?;
-            if state.session.alpn_protocol() != Some(inner.alpn()) {
+            if !state.session.alpn_protocol().is_some_and(|agreed| inner.offers().contains(&agreed)) {
                 return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
             }
         }
@@ -212,6 +213,18 @@ impl TlsStream {
         self.agreed
     }
 
+    /// What is carried inside, as the handshake has it; `None` with a server outside the mesh.
+    pub fn inner(&self) -> Option<Inner> {
+        self.state.borrow().session.alpn_protocol().and_then(Inner::of)
+    }
+
+    /// What the peer has proven, for looking at it again later.
+    pub fn standing(&self, roots: Arc<Roots>, expected: Option<&Expected>) -> Option<Standing> {
+        let state = self.state.borrow();
+        let chain = state.session.peer_certificates()?.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Some(Standing::new(chain, roots, expected.map(Arc::clone), now()))
+    }
+
     /// The connection beneath.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
@@ -281,13 +294,46 @@ impl TlsStream {
         Ok((read > 0).then_some(block))
     }
 
-    /// Waits until there is something to read inside, or the end.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was written goes out while the caller waits for what comes back.
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+    /// Reads into what may not have been written to yet: nothing is cleared first.
+    pub fn poll_read_buf(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.remaining();
+        let mut state = self.state.borrow_mut();
+        loop {
+            match state.session.reader().fill_buf() {
+                Ok([]) => return Poll::Ready(Ok(())),
+                Ok(chunk) => {
+                    let count = chunk.len().min(into.remaining());
+                    into.put_slice(&chunk[..count]);
+                    state.session.reader().consume(count);
+                }
+                Err(_) if into.remaining() < before => return Poll::Ready(Ok(())),
+                Err(error) if !is_not_yet(&error) => return Poll::Ready(Err(error)),
+                Err(_) => match self.pull(&mut state, Ask::Runtime, into.remaining()) {
+                    Ok(_) => {}
+                    Err(error) if is_not_yet(&error) => {
+                        self.flush_while_waiting(&mut state, cx);
+                        ready!(self.tcp.poll_read_ready(cx))?;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+            }
+            if into.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// What was written goes out while the caller waits for what comes back.
+    fn flush_while_waiting(&self, state: &mut State, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(error)) = self.poll_send(state, cx) {
             tracing::debug!(%error, "the peer takes nothing more; what it said before is still read");
         }
+    }
+
+    /// Waits until there is something to read inside, or the end.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.state.borrow_mut();
+        self.flush_while_waiting(&mut state, cx);
         loop {
             let is_there = match state.session.reader().into_first_chunk() {
                 Ok(_) => true,
@@ -315,10 +361,27 @@ impl TlsStream {
         }
     }
 
+    /// Takes at least one byte of `from` and keeps it, encrypted, for [`TlsStream::poll_flush`]: what is written in several pieces
+    /// leaves in one. Waits only when much is kept already.
+    pub fn poll_keep(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let keep = || self.state.borrow_mut().session.writer().write_vectored(from);
+        match keep()? {
+            0 => {
+                ready!(self.poll_flush(cx))?;
+                Poll::Ready(keep())
+            }
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
     /// Hands everything written to the kernel.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(&mut self.state.borrow_mut(), cx)
+    }
+
+    fn poll_send(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            match self.send(&mut self.state.borrow_mut()) {
+            match self.send(state) {
                 Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_write_ready(cx))?,
                 result => return Poll::Ready(result),
             }

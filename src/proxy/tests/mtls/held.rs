@@ -1,14 +1,18 @@
 //! What is held over time: sessions, certificates, roots.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use leno_core::authorize::Mode;
 use leno_core::service::Protocol;
 use leno_proxy::control::Update;
+use rustls::ClientConfig;
 
-use crate::authority::{Authority, PAYMENT, WEB, trust};
-use crate::proxies::{counted, pair};
+use crate::authority::{Authority, Life, PAYMENT, WEB, trust};
+use crate::proxies::{counted, inbound, outbound, pair};
+use crate::stranger::{self, client_config};
 use crate::support::{Peer, Server, eventually};
 
 const RESUMED: [&str; 2] = ["leno_tls_handshakes_total", r#"result="ok",resumed="true""#];
@@ -29,23 +33,43 @@ fn pass(address: std::net::SocketAddr) -> bool {
     client.until("\n").is_some()
 }
 
+/// One line over a connection of its own that knows nothing of tunnels.
+fn pass_alone(address: std::net::SocketAddr, config: &ClientConfig) -> bool {
+    let mut client = stranger::dial(address, config.clone());
+    let mut echoed = [0; 6];
+    client.write_all(b"hello\n").and_then(|()| client.read_exact(&mut echoed)).is_ok()
+}
+
 #[test]
 fn sessions_are_resumed_until_the_trust_changes_and_are_verified_like_new_ones() {
-    let app = echo();
-    let pair = pair(app.address, Protocol::Tcp);
+    let (app, authority) = (echo(), Authority::new());
+    let (callee, at_app) = inbound(app.address, &authority, Mode::Strict, Protocol::Tcp);
+    let config = client_config("leno/tcp", Some(authority.certified(&[WEB], Life::Now).0), &rustls::version::TLS13);
     for _ in 0..10 {
-        assert!(pass(pair.address));
+        assert!(pass_alone(at_app, &config));
     }
-    assert!(counted(&pair.caller, &RESUMED) >= 5, "{}", pair.caller.metrics());
-    assert_eq!(counted(&pair.caller, &RESUMED) + counted(&pair.caller, &FULL), 10);
+    assert!(counted(&callee, &RESUMED) >= 5, "{}", callee.metrics());
+    assert_eq!(counted(&callee, &RESUMED) + counted(&callee, &FULL), 10);
     // The app's side trusts somebody else from now on: no session of before lets anybody in.
-    pair.callee.tell(Update::Trust(Authority::new().trust()));
-    eventually("the caller's root is forgotten", || !pass(pair.address));
-    let resumed = counted(&pair.callee, &RESUMED);
+    callee.tell(Update::Trust(Authority::new().trust()));
+    eventually("the caller's root is forgotten", || !pass_alone(at_app, &config));
+    let resumed = counted(&callee, &RESUMED);
     for _ in 0..3 {
-        assert!(!pass(pair.address));
+        assert!(!pass_alone(at_app, &config));
     }
-    assert_eq!(counted(&pair.callee, &RESUMED), resumed);
+    assert_eq!(counted(&callee, &RESUMED), resumed);
+}
+
+#[test]
+fn a_proxy_that_knows_no_tunnels_is_dialled_for_each_connection_with_sessions_resumed() {
+    let authority = Authority::new();
+    let older = stranger::serve(authority.certified(&[PAYMENT], Life::Now).0, &["leno/http", "leno/tcp"], stranger::echo);
+    let (caller, address) = outbound(&authority, Protocol::Tcp, &[(older, Some(PAYMENT))]);
+    for _ in 0..10 {
+        assert!(pass(address));
+    }
+    assert!(counted(&caller, &RESUMED) >= 5, "{}", caller.metrics());
+    assert_eq!(counted(&caller, &RESUMED) + counted(&caller, &FULL), 10);
 }
 
 #[test]
@@ -112,5 +136,6 @@ fn a_root_is_replaced_step_by_step_with_nothing_failing() {
             assert!(pass(pair.address), "after step {number}");
         }
     }
-    assert!(counted(&pair.caller, &RESUMED) > 0);
+    let shaken = counted(&pair.caller, &FULL) + counted(&pair.caller, &RESUMED);
+    assert!((2..=7).contains(&shaken), "{shaken}: connections of one step share a tunnel, and those of before are left when trust changes");
 }

@@ -16,3 +16,4 @@ mod stranger;
 #[path = "../data_plane/support.rs"]
 #[expect(dead_code, reason = "what only the HTTP/1 tests use")]
 mod support;
+mod tunnels;
