@@ -143,6 +143,8 @@ impl Security {
         // Sessions travel in tickets, so that a server remembers nothing of its clients.
         config.ticketer = Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        // Each connection replaces the ticket that it came with.
+        config.send_tls13_tickets = 1;
         Ok(config)
     }
 

@@ -78,6 +78,7 @@ impl TlsStream {
         buffers: &Rc<Buffers>,
     ) -> Result<Self, Failed> {
         let config = security.client(expected, inner, now()).map_err(Failed::Unproven)?;
+        let before = security.roots();
         let name = ServerName::IpAddress(address.into());
         let session = ClientConnection::new(config, name).map_err(Failed::Protocol)?;
         let stream = Self::shake(tcp, session.into(), None, buffers).await?;
@@ -85,7 +86,9 @@ impl TlsStream {
         {
             let state = stream.state.borrow();
             let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
-            roots.verify_server(chain, expected, now()).map_err(Failed::Wrong)?;
+            if !stream.is_verified_by(before.as_ref(), &roots) {
+                roots.verify_server(chain, expected, now()).map_err(Failed::Wrong)?;
+            }
             if !state.session.alpn_protocol().is_some_and(|agreed| inner.offers().contains(&agreed)) {
                 return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
             }
@@ -123,18 +126,29 @@ impl TlsStream {
         buffers: &Rc<Buffers>,
     ) -> Result<(Self, Proven), Failed> {
         let config = security.server(now()).map_err(Failed::Unproven)?;
+        let before = security.roots();
         let session = ServerConnection::new(config).map_err(Failed::Protocol)?;
         let stream = Self::shake(tcp, session.into(), first, buffers).await?;
         let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
         let proven = {
             let state = stream.state.borrow();
             let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
-            let identity = roots.verify(chain, Presented::ByClient, now()).map_err(Failed::Wrong)?;
+            let identity = match stream.is_verified_by(before.as_ref(), &roots) {
+                true => roots.verified(chain),
+                false => roots.verify(chain, Presented::ByClient, now()),
+            };
+            let identity = identity.map_err(Failed::Wrong)?;
             let inner = state.session.alpn_protocol().and_then(Inner::of);
             let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
             Proven { identity, inner, agreed: stream.agreed }
         };
         Ok((stream, proven))
+    }
+
+    /// Whether the handshake itself has verified the peer's certificate, by the roots that are still trusted. It does not where it resumes
+    /// a session.
+    fn is_verified_by(&self, before: Option<&Arc<Roots>>, roots: &Arc<Roots>) -> bool {
+        !self.agreed.is_resumed && before.is_some_and(|before| Arc::ptr_eq(before, roots))
     }
 
     /// The handshake, to its last byte.

@@ -130,6 +130,16 @@ impl Roots {
             Presented::ByClient => KeyUsage::client_auth(),
         };
         certificate.verify_for_usage(self.algorithms.all, &self.anchors, between, now, usage, None, None).map_err(Wrong::from_chain)?;
+        self.named(&certificate)
+    }
+
+    /// The identity that `chain` proves, which [`Roots::verify`] has let in a moment ago: only the name is read again.
+    pub fn verified(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, Wrong> {
+        let own = chain.first().ok_or(Wrong::Missing)?;
+        self.named(&EndEntityCert::try_from(own).map_err(Wrong::from_chain)?)
+    }
+
+    fn named(&self, certificate: &EndEntityCert<'_>) -> Result<Identity, Wrong> {
         let mut names = certificate.valid_uri_names();
         let name = names.next().ok_or(Wrong::Names(0))?;
         let more = names.count();
