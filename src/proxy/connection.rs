@@ -24,7 +24,7 @@ use crate::egress::outside;
 use crate::http1;
 use crate::http1::head::HeadError;
 use crate::http2;
-use crate::io::{Io, prepare};
+use crate::io::{Io, prepare_accepted};
 use crate::listen::Accept;
 use crate::original_dst::original_destination;
 use crate::pool::Peer;
@@ -106,21 +106,24 @@ pub(crate) enum Met {
 }
 
 /// Carries one accepted connection to its end.
-pub(crate) async fn carry(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<Context>) {
-    let direction = match accept {
+pub(crate) fn carry(accept: Rc<Accept>, stream: TcpStream, peer: SocketAddr, context: Rc<Context>) -> impl Future<Output = ()> {
+    let direction = match &*accept {
         Accept::OutboundTransparent | Accept::OutboundExplicit | Accept::OutboundService { .. } => Direction::Outbound,
         Accept::InboundTransparent | Accept::InboundApp { .. } => Direction::Inbound,
     };
     let open = context.recorder.connection_opened(direction);
     // Boxed apart, so that a connection that rests later holds nothing of how it began.
-    match Box::pin(meet(accept, stream, peer, context)).await {
-        Some(Met::Tunnel(connection)) => {
-            // What it carries is counted instead.
-            drop(open);
-            Box::pin(tunnel::serve(connection)).await;
+    let met = Box::pin(async move { meet(&accept, stream, peer, context).await });
+    async move {
+        match met.await {
+            Some(Met::Tunnel(connection)) => {
+                // What it carries is counted instead.
+                drop(open);
+                Box::pin(tunnel::serve(connection)).await;
+            }
+            Some(met) => go_on(met).await,
+            None => {}
         }
-        Some(met) => go_on(met).await,
-        None => {}
     }
 }
 
@@ -136,7 +139,7 @@ pub(crate) async fn go_on(met: Met) {
 
 /// Finds out which service is meant and what is spoken; `None` when the connection is over by then.
 async fn meet(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<Context>) -> Option<Met> {
-    if let Err(error) = prepare(&stream) {
+    if let Err(error) = prepare_accepted(&stream) {
         tracing::debug!(%error, %peer, "the client is gone");
         return None;
     }
@@ -429,9 +432,9 @@ mod tests {
     /// A resting connection is its task and, boxed in it, the connection and the HTTP loop: all must stay small.
     #[test]
     fn a_resting_connection_is_small() {
-        let task = size(|accept: &'static Accept, stream, peer, context| carry(accept, stream, peer, context));
+        let task = size(carry);
         let serve = size_of_one(http1::serve);
         let all = task + serve + size_of::<Connection>();
-        assert!(all <= 960, "task {task}, HTTP loop {serve}, connection {}", size_of::<Connection>());
+        assert!(all <= 640, "task {task}, HTTP loop {serve}, connection {}", size_of::<Connection>());
     }
 }

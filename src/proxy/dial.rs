@@ -57,24 +57,47 @@ impl DialFailure {
     }
 }
 
+/// A connection that may pass, and its other end.
+struct Joined {
+    connection: Connection,
+    dialled: Dialled,
+    decided: Decided,
+}
+
 /// Carries the connection as it is, to `dialled` or to whom its side says.
-pub(crate) async fn opaque(mut connection: Box<Connection>, dialled: Option<Box<Dialled>>) {
+pub(crate) async fn opaque(connection: Box<Connection>, dialled: Option<Box<Dialled>>) {
+    // Boxed apart, so that a connection that rests later holds nothing of how it was dialled.
+    let Some(joined) = Box::pin(join(connection, dialled)).await else { return };
+    carry(joined).await;
+}
+
+/// Finds the other end of a connection that may pass.
+async fn join(connection: Box<Connection>, dialled: Option<Box<Dialled>>) -> Option<Box<Joined>> {
     let Admission { refusal, decided, .. } = authorization::of_connection(&connection);
     if let Some(refusal) = refusal {
-        return refuse(&connection, &DialFailure::refused(&connection, refusal), &decided);
+        refuse(&connection, &DialFailure::refused(&connection, refusal), &decided);
+        return None;
     }
     let dialled = match dialled {
-        Some(dialled) => dialled,
-        None => match Box::pin(dial(&connection)).await {
-            Ok(dialled) => Box::new(dialled),
-            Err(failure) => return refuse(&connection, &failure, &decided),
+        Some(dialled) => *dialled,
+        None => match dial(&connection).await {
+            Ok(dialled) => dialled,
+            Err(failure) => {
+                refuse(&connection, &failure, &decided);
+                return None;
+            }
         },
     };
+    Some(Box::new(Joined { connection: *connection, dialled, decided }))
+}
+
+async fn carry(mut joined: Box<Joined>) {
+    let first = joined.connection.first.take();
+    let Joined { connection, dialled, decided } = &*joined;
     connection.io.established();
-    let first = connection.first.take();
     let idle = dialled.in_flight.as_ref().and_then(InFlight::idle_timeout).map(Idle::new);
-    let carried = Box::pin(tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, idle.as_ref())).await;
-    connection.record(&dialled, &decided, &carried);
+    let carried = tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, idle.as_ref()).await;
+    connection.record(dialled, decided, &carried);
 }
 
 /// The connection cannot be carried: a reset says so.

@@ -152,10 +152,15 @@ impl Io {
 
     /// Says that nothing more will be written; the other direction stays open.
     pub async fn finish(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    /// As [`Io::finish`].
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
-            Self::Tls(stream) => poll_fn(|cx| stream.poll_finish(cx)).await,
-            Self::Tunnelled(stream) => stream.finish(),
+            Self::Plain(stream) => Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Self::Tls(stream) => stream.poll_finish(cx),
+            Self::Tunnelled(stream) => Poll::Ready(stream.finish()),
         }
     }
 
@@ -203,15 +208,26 @@ impl Io {
 /// Dials `address` without saying anything yet.
 pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    prepare(&stream)?;
+    // Whoever is on the same machine is not gone without a word: its kernel is this one.
+    if address.ip().is_loopback() || stream.local_addr()?.ip() == address.ip() {
+        stream.set_nodelay(true)?;
+    } else {
+        prepare(&SockRef::from(&stream))?;
+    }
     Ok(stream)
 }
 
-/// No delay for what is written; and probes, so that a peer that is gone without a word does not hold a connection for ever.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// No delay for what is written; and probes, so that a peer that is gone without a word does not hold a connection for ever. What a
+/// listener has been prepared with, the connections that it accepts have as well.
+pub(crate) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_nodelay(true)
+}
+
+/// Prepares an accepted connection, unless its listener was prepared by the time it came: what is set last tells.
+pub(crate) fn prepare_accepted(stream: &TcpStream) -> io::Result<()> {
+    if stream.nodelay()? { Ok(()) } else { prepare(&SockRef::from(stream)) }
 }
 
 /// For what speaks tokio's traits (HTTP/2).
@@ -260,5 +276,30 @@ impl AsyncWrite for Io {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn accepted_connections_have_what_their_listener_was_prepared_with_or_get_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let early = dial(listener.local_addr().unwrap()).await.unwrap();
+        prepare(&SockRef::from(&listener)).unwrap();
+        let client = dial(listener.local_addr().unwrap()).await.unwrap();
+        for is_inherited in [false, true] {
+            let (accepted, _) = listener.accept().await.unwrap();
+            assert_eq!(accepted.nodelay().unwrap(), is_inherited);
+            prepare_accepted(&accepted).unwrap();
+            let accepted = SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+            let times = (accepted.tcp_keepalive_time().unwrap(), accepted.tcp_keepalive_interval().unwrap());
+            assert_eq!((times, accepted.tcp_keepalive_retries().unwrap()), ((PROBE_AFTER, PROBE_EVERY), PROBES));
+        }
+        drop(early);
+        let client = SockRef::from(&client);
+        assert!(client.tcp_nodelay().unwrap() && !client.keepalive().unwrap(), "both ends are here");
     }
 }

@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use leno_core::names::ServiceId;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use crate::connection;
+use crate::io::prepare;
 use crate::worker::Context;
 
 /// How long accepting pauses when the process has run out of descriptors or memory.
@@ -83,6 +85,7 @@ impl Drop for Counted {
 impl Listener {
     pub(crate) fn start(self) -> io::Result<Started> {
         self.listener.set_nonblocking(true)?;
+        prepare(&SockRef::from(&self.listener))?;
         Ok(Started { listener: TcpListener::from_std(self.listener)?, accept: Rc::new(self.accept) })
     }
 }
@@ -93,10 +96,10 @@ pub(crate) async fn accept(started: Started, context: Rc<Context>) {
         match started.listener.accept().await {
             Ok((stream, peer)) => {
                 let counted = context.open.count_one();
-                let (accept, context) = (Rc::clone(&started.accept), Rc::clone(&context));
+                let carried = connection::carry(Rc::clone(&started.accept), stream, peer, Rc::clone(&context));
                 tokio::task::spawn_local(async move {
                     let _counted = counted;
-                    connection::carry(&accept, stream, peer, context).await;
+                    carried.await;
                 });
             }
             // The client was gone before it was accepted.

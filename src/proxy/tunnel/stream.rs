@@ -7,14 +7,16 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
 
 use super::PIECE_MAX;
 use super::links::Lease;
+use crate::io::Io;
 use crate::tls::Agreed;
 
 /// One connection in a tunnel.
@@ -149,24 +151,43 @@ impl TunnelStream {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes what is there to `to`, without a copy of its own; 0 is the end.
+    pub(crate) fn poll_relay(&self, to: &Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        ready!(state.poll_piece(cx))?;
+        if state.unread.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let written = ready!(to.poll_write(cx, &state.unread))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        state.take(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Reads a long piece of `from` and sends it as it is, as soon as the peer's window has room; 0 is the end.
+    pub(crate) fn poll_feed(&self, from: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        let room = ready!(state.poll_room(PIECE_MAX, cx))?;
+        let mut piece = BytesMut::with_capacity(room);
+        let read = loop {
+            match from.try_read_buf(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(from.poll_read_ready(cx))?,
+                read => break read?,
+            }
+        };
+        if read > 0 {
+            state.send(piece.freeze())?;
+        }
+        Poll::Ready(Ok(read))
+    }
+
     /// Takes at least one byte of `from`, as soon as the peer's window has room.
     pub fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
-        let To::Data(to) = &mut state.to else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        let wanted = from.len().min(PIECE_MAX);
-        to.reserve_capacity(wanted);
-        let room = loop {
-            match to.capacity() {
-                0 => match ready!(to.poll_capacity(cx)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                    None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                },
-                room => break room,
-            }
-        };
-        let taken = wanted.min(room);
-        to.send_data(Bytes::copy_from_slice(&from[..taken]), false).map_err(broken)?;
+        let taken = ready!(state.poll_room(from.len(), cx))?;
+        state.send(Bytes::copy_from_slice(&from[..taken]))?;
         Poll::Ready(Ok(taken))
     }
 
@@ -195,6 +216,30 @@ impl State {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the peer's window has room; gives how much, up to `wanted`.
+    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let To::Data(to) = &mut self.to else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let wanted = wanted.min(PIECE_MAX);
+        to.reserve_capacity(wanted);
+        loop {
+            match to.capacity() {
+                0 => match ready!(to.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                },
+                room => return Poll::Ready(Ok(room.min(wanted))),
+            }
+        }
+    }
+
+    fn send(&mut self, piece: Bytes) -> io::Result<()> {
+        match &mut self.to {
+            To::Answer(_) => Err(io::ErrorKind::NotConnected.into()),
+            To::Data(to) => to.send_data(piece, false).map_err(broken),
+        }
     }
 
     /// The first `count` bytes were taken: the peer may send as many again.
