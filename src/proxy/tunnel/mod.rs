@@ -15,8 +15,6 @@ mod carrier;
 pub(crate) mod links;
 mod serve;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use serve::serve;
 pub use stream::TunnelStream;

@@ -1,1 +1,0 @@
-//! Tunnels, by themselves.
