@@ -3,7 +3,7 @@
 //! A [`Buffer`] is one block with a kept prefix (a message's head, whose parts are remembered by place) and, after it,
 //! the bytes that were read and not yet used.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,14 +12,23 @@ use std::rc::Rc;
 pub const BLOCK: usize = 16 * 1024;
 /// Size of a block for long bodies: fewer system calls per byte.
 pub const LARGE_BLOCK: usize = 64 * 1024;
-/// Blocks of each size that a worker keeps while nobody uses them.
-const SPARE_BLOCKS: usize = 32;
+/// Bytes of each size of block that a worker keeps while nobody uses them: what thousands of requests at once have needed, for as
+/// long as they are needed again and again.
+const SPARE_BYTES: usize = 8 * 1024 * 1024;
 
 /// A worker's blocks.
 #[derive(Default)]
 pub struct Buffers {
+    blocks: Shelf<BLOCK>,
+    large: Shelf<LARGE_BLOCK>,
+}
+
+/// Blocks of one size that nobody uses. What was used last is used next, because it is still in the processor's caches.
+#[derive(Default)]
+struct Shelf<const SIZE: usize> {
     blocks: RefCell<Vec<Vec<u8>>>,
-    large: RefCell<Vec<Vec<u8>>>,
+    /// The least that were here since the last [`Shelf::trim`]: nobody has needed these.
+    least: Cell<usize>,
 }
 
 /// One block in use. Goes back to its worker when dropped.
@@ -34,33 +43,53 @@ pub struct Buffer {
 impl Buffers {
     /// An empty buffer of [`BLOCK`] bytes.
     pub fn take(self: &Rc<Self>) -> Buffer {
-        let bytes = self.blocks.borrow_mut().pop().unwrap_or_else(|| vec![0; BLOCK]);
+        let bytes = self.blocks.take();
         Buffer { bytes, kept: 0, start: 0, end: 0, home: Rc::clone(self) }
     }
 
     /// An empty buffer of [`LARGE_BLOCK`] bytes.
     pub fn take_large(self: &Rc<Self>) -> Buffer {
-        let bytes = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE_BLOCK]);
+        let bytes = self.large.take();
         Buffer { bytes, kept: 0, start: 0, end: 0, home: Rc::clone(self) }
     }
 
-    /// Frees the blocks nobody uses.
+    /// Frees the blocks that nobody has used since it was called last. To be called now and then.
     pub fn trim(&self) {
-        self.blocks.borrow_mut().clear();
-        self.large.borrow_mut().clear();
+        self.blocks.trim();
+        self.large.trim();
+    }
+}
+
+impl<const SIZE: usize> Shelf<SIZE> {
+    fn take(&self) -> Vec<u8> {
+        let mut blocks = self.blocks.borrow_mut();
+        let block = blocks.pop().unwrap_or_else(|| vec![0; SIZE]);
+        self.least.set(self.least.get().min(blocks.len()));
+        block
+    }
+
+    fn give(&self, block: &mut Vec<u8>) {
+        let mut blocks = self.blocks.borrow_mut();
+        if (blocks.len() + 1) * SIZE <= SPARE_BYTES {
+            blocks.push(mem::take(block));
+        }
+    }
+
+    fn trim(&self) {
+        let mut blocks = self.blocks.borrow_mut();
+        let unused = self.least.get().min(blocks.len());
+        blocks.drain(..unused);
+        self.least.set(blocks.len());
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let shelf = match self.bytes.len() {
-            BLOCK => &self.home.blocks,
-            LARGE_BLOCK => &self.home.large,
-            _ => return,
-        };
-        let mut shelf = shelf.borrow_mut();
-        if shelf.len() < SPARE_BLOCKS {
-            shelf.push(mem::take(&mut self.bytes));
+        match self.bytes.len() {
+            BLOCK => self.home.blocks.give(&mut self.bytes),
+            LARGE_BLOCK => self.home.large.give(&mut self.bytes),
+            // It has grown: it is freed.
+            _ => {}
         }
     }
 }
@@ -201,10 +230,27 @@ mod tests {
     fn blocks_come_back_and_grown_ones_are_freed() {
         let buffers = Rc::new(Buffers::default());
         drop(buffers.take());
-        assert_eq!(buffers.blocks.borrow().len(), 1);
+        assert_eq!(buffers.blocks.blocks.borrow().len(), 1);
         let mut grown = buffers.take();
         grown.append(&vec![1; 3 * BLOCK]);
         drop(grown);
-        assert_eq!(buffers.blocks.borrow().len(), 0);
+        assert_eq!(buffers.blocks.blocks.borrow().len(), 0);
+    }
+
+    #[test]
+    fn what_is_used_again_stays_and_what_nobody_has_used_is_freed() {
+        let buffers = Rc::new(Buffers::default());
+        let spare = || buffers.blocks.blocks.borrow().len();
+        let use_at_once = |count: usize| drop((0..count).map(|_| buffers.take()).collect::<Vec<_>>());
+        use_at_once(100);
+        buffers.trim();
+        assert_eq!(spare(), 100, "all were used");
+        use_at_once(10);
+        buffers.trim();
+        assert_eq!(spare(), 10);
+        buffers.trim();
+        assert_eq!(spare(), 0);
+        use_at_once(SPARE_BYTES / BLOCK + 1);
+        assert_eq!(spare(), SPARE_BYTES / BLOCK, "not without a bound");
     }
 }

@@ -389,8 +389,8 @@ impl Connection {
     }
 
     /// Who is at both ends, where the client's end is mutual TLS.
-    pub(crate) fn secured(&self) -> Option<Secured> {
-        Secured::inbound(&self.caller, self.tls, &self.context.security)
+    pub(crate) fn secured(&self) -> Option<&Rc<Secured>> {
+        self.io.secured()
     }
 
     /// Keeps the record of an opaque connection.
@@ -401,7 +401,7 @@ impl Connection {
             access: decided.access(),
             peer: self.peer,
             upstream: Some(dialled.address),
-            secured: dialled.secured.as_deref().or(self.secured().as_ref()),
+            secured: dialled.secured.as_deref().or(self.secured().map(Rc::as_ref)),
             reason: carried.reason(),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,

@@ -29,7 +29,7 @@ pub(crate) struct Dialled {
     pub(crate) address: SocketAddr,
     pub(crate) labels: Rc<Destination>,
     /// Who is at both ends, where it is mutual TLS.
-    pub(crate) secured: Option<Box<Secured>>,
+    pub(crate) secured: Option<Rc<Secured>>,
     in_flight: Option<InFlight>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn refuse(connection: &Connection, failure: &DialFailure, decided: &D
         access: decided.access(),
         peer: connection.peer,
         upstream: None,
-        secured: connection.secured().as_ref(),
+        secured: connection.secured().map(Rc::as_ref),
         reason: Some(failure.refusal.reason()),
         bytes_in: 0,
         bytes_out: 0,
@@ -152,7 +152,7 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
                 match reach(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
                     Ok(io) => {
                         in_flight.report(Outcome::Success, context);
-                        let secured = Secured::outbound(endpoint.peer.identity(), io.agreed(), &context.security).map(Box::new);
+                        let secured = io.secured().cloned();
                         return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, in_flight: Some(in_flight) });
                     }
                     // Whoever may not pass there may not pass at another endpoint.

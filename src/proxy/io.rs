@@ -8,15 +8,16 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::tls::{Agreed, TlsStream};
+use crate::tls::{Agreed, Secured, TlsStream};
 use crate::tunnel::TunnelStream;
 
 /// How long a connection is silent before its peer is asked whether it is still there.
@@ -52,6 +53,15 @@ impl Io {
         }
     }
 
+    /// Who is at both ends, where the connection is mutual TLS.
+    pub fn secured(&self) -> Option<&Rc<Secured>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.secured(),
+            Self::Tunnelled(stream) => stream.secured(),
+        }
+    }
+
     /// Waits until the connection is known to be dead both ways: it was reset, or its peer answers no keep-alive probe. A
     /// peer that has closed its own direction is not dead: it may be waiting for an answer.
     pub async fn dead(&self) -> io::Error {
@@ -69,7 +79,7 @@ impl Io {
     /// Reads what is there; `WouldBlock` when nothing is. `Ok(0)` is the end.
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.try_read(into),
+            Self::Plain(stream) => receive(stream, into),
             Self::Tls(stream) => stream.try_read(into),
             Self::Tunnelled(stream) => stream.try_read(into),
         }
@@ -96,15 +106,19 @@ impl Io {
 
     /// Writes at least one byte of `from`.
     pub fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, &[io::IoSlice::new(from)])
+    }
+
+    fn poll_write_parts(&self, cx: &mut Context<'_>, from: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => loop {
-                match stream.try_write(from) {
+                match send(stream, from) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,
                     result => return Poll::Ready(result),
                 }
             },
-            Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(from)]),
-            Self::Tunnelled(stream) => stream.poll_write(cx, from),
+            Self::Tls(stream) => stream.poll_write(cx, from),
+            Self::Tunnelled(stream) => stream.poll_write(cx, from.iter().find(|part| !part.is_empty()).map_or(&[], |part| part)),
         }
     }
 
@@ -205,6 +219,35 @@ impl Io {
     }
 }
 
+/// Reads what is there; `WouldBlock` when nothing is.
+///
+/// Fewer bytes than there was room for are all there were: the next call waits for more without asking the kernel, which would be a
+/// system call in vain for each message. What arrives after that, the end as well, is told by epoll as a new edge (epoll(7), "Questions
+/// and answers", 9).
+pub(crate) fn receive(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    let asked = stream.try_io(Interest::READABLE, || {
+        (read, _) = rustix::net::recv(stream, &mut *into, RecvFlags::empty())?;
+        // To the runtime this says that nothing is left.
+        if 0 < read && read < into.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match asked {
+        Err(error) if read == 0 => Err(error),
+        Ok(()) | Err(_) => Ok(read),
+    }
+}
+
+/// Hands bytes to the kernel, as many as it takes; `WouldBlock` when it takes none.
+pub(crate) fn send(stream: &TcpStream, from: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    stream.try_io(Interest::WRITABLE, || {
+        let sent = match from {
+            [whole] => rustix::net::send(stream, whole, SendFlags::NOSIGNAL)?,
+            parts => rustix::io::writev(stream, parts)?,
+        };
+        Ok(sent)
+    })
+}
+
 /// Dials `address` without saying anything yet.
 pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
@@ -243,19 +286,11 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => stream.poll_write(cx, &[io::IoSlice::new(buf)]),
-            Self::Tunnelled(stream) => stream.poll_write(cx, buf),
-        }
+        Self::poll_write(&self, cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => stream.poll_flush(cx),
-            Self::Tunnelled(_) => Poll::Ready(Ok(())),
-        }
+        Self::poll_flush(&self, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -267,11 +302,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => stream.poll_write(cx, bufs),
-            Self::Tunnelled(stream) => stream.poll_write(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
-        }
+        self.poll_write_parts(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -281,6 +312,8 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
@@ -301,5 +334,32 @@ mod tests {
         drop(early);
         let client = SockRef::from(&client);
         assert!(client.tcp_nodelay().unwrap() && !client.keepalive().unwrap(), "both ends are here");
+    }
+
+    #[tokio::test]
+    async fn a_short_read_is_all_there_was_and_what_comes_later_is_read_as_well() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = dial(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        let io = Io::Plain(stream);
+        let mut block = [0; 8];
+        for _ in 0..3 {
+            other.write_all(b"word").unwrap();
+            assert_eq!(io.read(&mut block).await.unwrap(), 4);
+            let mut was_asked = false;
+            let Io::Plain(tcp) = &io else { unreachable!() };
+            let asked = tcp.try_io(Interest::READABLE, || {
+                was_asked = true;
+                Ok(())
+            });
+            assert!(asked.is_err() && !was_asked, "the kernel is not asked for what is not there");
+        }
+        other.write_all(b"longer than the block").unwrap();
+        drop(other);
+        let mut whole = Vec::new();
+        while let count @ 1.. = io.read(&mut block).await.unwrap() {
+            whole.extend_from_slice(&block[..count]);
+        }
+        assert_eq!(whole, b"longer than the block", "and the end is found");
     }
 }

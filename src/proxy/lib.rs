@@ -38,6 +38,7 @@ mod retry;
 mod retry_after;
 pub mod sidecar;
 pub mod silent;
+mod soon;
 pub mod target;
 pub mod tcp;
 pub mod telemetry;

@@ -89,7 +89,6 @@ impl Tries {
     /// After how long there is another try; `None`: what came of this one is the answer.
     pub(crate) fn follow(&mut self, ended: &Ended<'_>, route: Option<&Route>, context: &Context) -> Option<Duration> {
         let policy = route.and_then(Route::retry);
-        let now = Instant::now();
         let attempt = Attempt {
             outcome: ended.outcome,
             made: self.made,
@@ -98,9 +97,9 @@ impl Tries {
             can_replay: ended.can_replay,
             is_unsent: ended.is_unsent,
             has_others: route.is_some(),
-            left: ended.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+            left: ended.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
         };
-        let take = || route.is_none_or(|route| route.may_retry(context) && route.budget().borrow_mut().take(now));
+        let take = || route.is_none_or(|route| route.may_retry(context) && route.budget().borrow_mut().take(Instant::now()));
         let verdict = retry::decide(policy, &attempt, take, context.draw());
         let went = if ended.outcome.reason().is_none() { Went::Succeeded } else { Went::Failed };
         self.present_went(went);

@@ -226,12 +226,13 @@ async fn sweep(context: Rc<Context>) {
     for tick in 1_u32.. {
         let now = ticks.tick().await.into_std();
         context.directory.peers.sweep(now);
+        context.buffers.trim();
+        context.recorder.tick(now);
         context.recorder.tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
         if tick.is_multiple_of(SWEEPS_PER_CLEANING) {
             context.directory.sweep(now);
             context.recorder.prune(now);
             context.settings.limiters.sweep(now);
-            context.buffers.trim();
         }
     }
 }

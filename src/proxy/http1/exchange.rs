@@ -53,6 +53,18 @@ pub(super) enum After {
     Connected(Box<explicit::Next>),
 }
 
+/// How a request has ended, for its connection.
+enum End {
+    /// The next one may follow.
+    Again,
+    /// The connection closes.
+    Close,
+    /// It closes, but the client must see the answer first.
+    Linger,
+    /// It carries another protocol from now on, to this other end.
+    Tunnel(Io),
+}
+
 /// The other end of a connection that changed its protocol.
 pub(super) struct Tunnel {
     pub(super) io: Io,
@@ -93,7 +105,7 @@ struct Outcome {
     labels: Rc<Destination>,
     decided: Decided,
     upstream: Option<SocketAddr>,
-    secured: Option<Secured>,
+    secured: Option<Rc<Secured>>,
     status: u16,
     grpc_status: Option<u16>,
     reason: Option<&'static str>,
@@ -131,7 +143,13 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
         },
     };
     match prepare(connection, &whom, inbox, range, started) {
-        Ok(exchange) => exchange.drive().await,
+        // It is never moved again: it is large.
+        Ok(mut exchange) => match exchange.drive().await {
+            End::Again => exchange.again(),
+            End::Close => After::Close,
+            End::Linger => After::Linger,
+            End::Tunnel(io) => exchange.into_tunnel(io),
+        },
         Err(Unfit::Head(error)) => refuse(connection, error).await,
         Err(Unfit::Unproven) => {
             admit::refuse(&connection.side, connection.peer, connection.since, &connection.context);
@@ -256,7 +274,7 @@ fn prepare<'c>(
     let is_idempotent = request.is_idempotent(inbox.block());
     let patience = Patience::WithSender(context.settings.stall_timeout);
     let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true, patience);
-    let (decided, secured) = (admission.decided, connection.secured());
+    let (decided, secured) = (admission.decided, connection.secured().cloned());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let deadline = target.route().and_then(|route| route.timeout).map(|limit| started + limit);
     let (upload, tries) = (Upload::default(), Tries::default());
@@ -285,7 +303,7 @@ fn aim(whom: &Whom, head: &Head<'_>, request: &Request, connection: &Connection)
 
 impl Exchange<'_> {
     /// From the prepared request to the connection's next state.
-    async fn drive(mut self) -> After {
+    async fn drive(&mut self) -> End {
         if self.up.take_in().is_err() {
             return self.answer(400, "the chunked framing of the body is malformed\n", "bad-chunk").await;
         }
@@ -307,8 +325,49 @@ impl Exchange<'_> {
             Err(Failure::Client(Stopped::Sender(_) | Stopped::Receiver(_) | Stopped::Idle)) => {
                 self.outcome.reason = Some("client-gone");
                 self.record(Instant::now());
-                After::Close
+                End::Close
             }
         }
+    }
+
+    /// The connection is good for another request; what is there of that stays.
+    fn again(self) -> After {
+        let mut inbox = self.up.inbox;
+        inbox.release();
+        After::Again(inbox)
+    }
+
+    /// The connection carries another protocol.
+    fn into_tunnel(self, io: Io) -> After {
+        let bytes = self.up.inbox.block();
+        let record = TunnelRecord {
+            method: self.request.method.text(bytes).into(),
+            path: self.request.target.text(bytes).into(),
+            authority: self.request.authority.text(bytes).into(),
+            request_id: self.id.text(bytes).into(),
+            labels: self.outcome.labels,
+            decided: self.outcome.decided,
+            status: self.outcome.status,
+            upstream: self.outcome.upstream,
+            secured: self.outcome.secured,
+            tries: self.tries,
+            started: self.started,
+        };
+        let idle_timeout = self.target.route().and_then(|route| route.idle_timeout);
+        After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight, idle_timeout }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is allocated, and moved there, for every request.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<'c, F>(_: fn(&'c Connection, Buffer) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(run) <= 5000, "{}", size(run));
     }
 }

@@ -2,12 +2,10 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::body::Body;
 use super::chunked::BadChunk;
@@ -15,6 +13,7 @@ use crate::buffers::{BLOCK, Buffer, Buffers};
 use crate::idle::Idle;
 use crate::io::Io;
 use crate::mirror::Copies;
+use crate::soon::within;
 
 /// What has been sent is kept up to this much, so that it can be sent again elsewhere.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -191,20 +190,14 @@ impl Flow {
 impl Patience {
     async fn read<T>(self, read: impl Future<Output = io::Result<T>>) -> Result<T, Stopped> {
         match self {
-            Self::WithSender(limit) => match timeout(limit, read).await {
-                Ok(result) => result.map_err(Stopped::Sender),
-                Err(_) => Err(Stopped::Stalled),
-            },
+            Self::WithSender(limit) => within(limit, read).await.ok_or(Stopped::Stalled)?.map_err(Stopped::Sender),
             Self::Endless | Self::WithReceiver(_) => read.await.map_err(Stopped::Sender),
         }
     }
 
     async fn written<T>(self, write: impl Future<Output = io::Result<T>>) -> Result<T, Stopped> {
         match self {
-            Self::WithReceiver(limit) => match timeout(limit, write).await {
-                Ok(result) => result.map_err(Stopped::Receiver),
-                Err(_) => Err(Stopped::Stalled),
-            },
+            Self::WithReceiver(limit) => within(limit, write).await.ok_or(Stopped::Stalled)?.map_err(Stopped::Receiver),
             Self::Endless | Self::WithSender(_) => write.await.map_err(Stopped::Receiver),
         }
     }
@@ -218,13 +211,15 @@ pub struct Upload {
 }
 
 /// Runs `main` with the request's body going up beside it. Ends when `main` does, or when the client breaks off.
+///
+/// Both stay where their owner has pinned them: what an `async` function is given it keeps twice.
 pub async fn beside<T>(
     client: &Io,
     upload: &mut Upload,
-    flow: impl Future<Output = Result<(), Stopped>>,
-    main: impl Future<Output = T>,
+    mut flow: Pin<&mut impl Future<Output = Result<(), Stopped>>>,
+    mut main: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stopped> {
-    let (mut flow, mut main, mut dead) = (pin!(flow), pin!(main), pin!(client.dead()));
+    let mut dead = pin!(client.dead());
     let mut going_up = !upload.refused;
     poll_fn(|cx| {
         if going_up && let Poll::Ready(result) = flow.as_mut().poll(cx) {

@@ -10,9 +10,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use leno_core::request::{Headers, join};
+use smallvec::SmallVec;
 
 /// Fields a head may have that an app sends.
 pub const FIELDS_MAX: usize = 100;
+/// Fields that a head has room for without an allocation: as many as browsers send.
+const FIELDS_USUAL: usize = 24;
 /// Bytes a head may have that an app sends.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Room, beyond an app's limits, for the fields that another proxy has added on the way.
@@ -224,8 +227,7 @@ pub struct Head<'b> {
     pub first: Span,
     /// Where the empty line begins that ends it.
     pub end: usize,
-    fields: [Field; FIELDS_MAX + FIELDS_ADDED_MAX],
-    count: usize,
+    fields: SmallVec<[Field; FIELDS_USUAL]>,
 }
 
 /// Where the head in `bytes` ends: how many bytes it has with the empty line; `None` when it is not whole yet.
@@ -262,13 +264,14 @@ impl<'b> Head<'b> {
             return Err(HeadError::TargetTooLong);
         }
         let first = Span::new(range.start..next.saturating_sub(2).max(range.start));
-        let mut head = Head { bytes, first, end, fields: [Field::default(); FIELDS_MAX + FIELDS_ADDED_MAX], count: 0 };
+        let mut head = Head { bytes, first, end, fields: SmallVec::new() };
         let mut start = next;
         while start < end {
             let next = line_end(start);
-            let slot = head.fields.get_mut(head.count).ok_or(HeadError::TooLarge)?;
-            *slot = parse_field(bytes, start..next - 2)?;
-            head.count += 1;
+            if head.fields.len() == FIELDS_MAX + FIELDS_ADDED_MAX {
+                return Err(HeadError::TooLarge);
+            }
+            head.fields.push(parse_field(bytes, start..next - 2)?);
             start = next;
         }
         Ok(head)
@@ -278,12 +281,12 @@ impl<'b> Head<'b> {
     /// first proxy of a path takes is not refused by the next for what the first has added.
     pub fn within_app_limits(&self) -> Result<(), HeadError> {
         let bytes = self.end + 2 - self.first.start();
-        if self.count > FIELDS_MAX || bytes > HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(()) }
+        if self.fields.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(()) }
     }
 
     /// The fields, in order.
     pub fn fields(&self) -> &[Field] {
-        &self.fields[..self.count]
+        &self.fields
     }
 
     /// The value of `field`.
@@ -322,8 +325,10 @@ fn parse_field(bytes: &[u8], line: Range<usize>) -> Result<Field, HeadError> {
         return Err(HeadError::BadFieldLine);
     }
     let value = &text[colon + 1..];
-    if let Some(bad) = value.iter().find(|byte| !is_value(**byte)) {
-        return Err(if *bad == b'\r' { HeadError::BadLineEnd } else { HeadError::BadFieldValue });
+    // Every byte is looked at, because that is done with many at once.
+    if !value.iter().fold(true, |good, byte| good & is_value(*byte)) {
+        let first = value.iter().find(|byte| !is_value(**byte));
+        return Err(if first == Some(&b'\r') { HeadError::BadLineEnd } else { HeadError::BadFieldValue });
     }
     let left = value.iter().take_while(|byte| is_blank(**byte)).count();
     let right = value.iter().rev().take_while(|byte| is_blank(**byte)).count().min(value.len() - left);
@@ -348,9 +353,20 @@ fn is_blank(byte: u8) -> bool {
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+    TOKENS[usize::from(byte)]
 }
+
+const TOKENS: [bool; 256] = {
+    let (mut tokens, mut byte) = ([false; 256], 0u8);
+    loop {
+        tokens[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        if byte == u8::MAX {
+            break tokens;
+        }
+        byte += 1;
+    }
+};
 
 /// What a field value may hold (RFC 9110 section 5.5): visible characters, space, tab and bytes above ASCII.
 pub fn is_value(byte: u8) -> bool {

@@ -60,7 +60,7 @@ pub(crate) struct TunnelRecord {
     pub(super) decided: Decided,
     pub(super) status: u16,
     pub(super) upstream: Option<SocketAddr>,
-    pub(super) secured: Option<Secured>,
+    pub(super) secured: Option<Rc<Secured>>,
     pub(super) tries: Tries,
     pub(super) started: Instant,
 }
@@ -82,7 +82,7 @@ impl TunnelRecord {
             tried: self.tries.tried(),
             peer: connection.peer,
             upstream: self.upstream,
-            secured: self.secured.as_ref(),
+            secured: self.secured.as_deref(),
             bytes_in: carried.bytes_in,
             bytes_out: carried.bytes_out,
             duration: self.started.elapsed(),

@@ -5,6 +5,8 @@
 //! `x-forwarded-for` names every workload a request passed once. The outbound side writes the app's address where the
 //! field is absent (it is the first hop); the inbound side appends its peer unless the last entry is that already.
 
+use std::borrow::Cow;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use leno_core::filters::FieldChanges;
@@ -309,7 +311,8 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
         Form::Absolute | Form::Origin | Form::Authority | Form::Asterisk => out.append(request.target.of(bytes)),
     }
     out.append(b" HTTP/1.1\r\n");
-    let forwarded = if additions.tells { forwarded_for(head, additions) } else { None };
+    let peer = AddressText::new(additions.peer);
+    let forwarded = if additions.tells { forwarded_for(head, additions.is_outbound, peer.as_bytes()) } else { None };
     copy_lines(head, out, |field| match field.known {
         Known::TransferEncoding | Known::ContentLength | Known::RequestId => false,
         Known::Host => additions.authority.is_some(),
@@ -374,18 +377,41 @@ fn sends_te(head: &Head<'_>) -> bool {
 }
 
 /// The new value of `x-forwarded-for`; `None` leaves it as it is.
-fn forwarded_for(head: &Head<'_>, additions: &Additions<'_>) -> Option<Vec<u8>> {
-    let peer = additions.peer.to_canonical().to_string();
+fn forwarded_for<'p>(head: &Head<'_>, is_outbound: bool, peer: &'p [u8]) -> Option<Cow<'p, [u8]>> {
     match head.list(Known::ForwardedFor).last() {
-        None => Some(peer.into_bytes()),
-        Some(_) if additions.is_outbound => None,
-        Some(last) if last == peer.as_bytes() => None,
+        None => Some(Cow::Borrowed(peer)),
+        Some(_) if is_outbound => None,
+        Some(last) if last == peer => None,
         Some(_) => {
             let mut value = head.list(Known::ForwardedFor).collect::<Vec<_>>().join(&b", "[..]);
             value.extend_from_slice(b", ");
-            value.extend_from_slice(peer.as_bytes());
-            Some(value)
+            value.extend_from_slice(peer);
+            Some(Cow::Owned(value))
         }
+    }
+}
+
+/// An address as text, without an allocation.
+struct AddressText {
+    bytes: [u8; ADDRESS_BYTES_MAX],
+    length: usize,
+}
+
+/// Room for the longest text of an address: `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
+const ADDRESS_BYTES_MAX: usize = 45;
+
+impl AddressText {
+    fn new(address: IpAddr) -> Self {
+        let mut text = Self { bytes: [0; ADDRESS_BYTES_MAX], length: 0 };
+        let mut room = &mut text.bytes[..];
+        let wrote = write!(room, "{}", address.to_canonical());
+        debug_assert!(wrote.is_ok(), "the longest address fits");
+        text.length = ADDRESS_BYTES_MAX - room.len();
+        text
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 

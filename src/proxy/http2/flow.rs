@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
+use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::head::strip;
@@ -52,7 +53,7 @@ enum Replay {
     /// Is not kept.
     No,
     /// Is kept: all of it, in order, and how much of it the present receiver has.
-    Kept { sent: Vec<Bytes>, bytes: usize, place: usize },
+    Kept { sent: SmallVec<[Bytes; 1]>, bytes: usize, place: usize },
 }
 
 /// How a receiver is waited for whose window is shut.
@@ -81,7 +82,7 @@ pub(super) enum Stopped {
 impl Flow {
     /// A body that can be sent again while it is short.
     pub(super) fn replayable(from: RecvStream) -> Self {
-        Self::new(from, Replay::Kept { sent: Vec::new(), bytes: 0, place: 0 })
+        Self::new(from, Replay::Kept { sent: SmallVec::new(), bytes: 0, place: 0 })
     }
 
     /// A body that is sent once, to a receiver that is waited for with `patience`.

@@ -66,6 +66,8 @@ struct Client {
     peer: SocketAddr,
     caller: Rc<Caller>,
     tls: Option<Agreed>,
+    /// Who is at both ends, where the client's end is mutual TLS.
+    secured: Option<Rc<Secured>>,
     side: Side,
     context: Rc<Context>,
     /// The peer's address as a value of `x-forwarded-for`.
@@ -79,8 +81,8 @@ impl Client {
     }
 
     /// Who is at both ends, where the client's end is mutual TLS.
-    fn secured(&self) -> Option<Secured> {
-        Secured::inbound(&self.caller, self.tls, &self.context.security)
+    fn secured(&self) -> Option<&Rc<Secured>> {
+        self.secured.as_ref()
     }
 }
 
@@ -92,7 +94,8 @@ type Streams = h2::server::Connection<Rewind, Bytes>;
 /// (GOAWAY), and those that run are finished.
 pub(crate) async fn serve(connection: Connection) {
     let Connection { io, peer, caller, tls, side, first, context, since } = connection;
-    let client = Rc::new(Client { peer, caller, tls, side, address: head::address_value(peer.ip()), context });
+    let secured = io.secured().cloned();
+    let client = Rc::new(Client { peer, caller, tls, secured, side, address: head::address_value(peer.ip()), context });
     let (io, found) = Rewind::watched(io, first, client.context.settings.head_timeout);
     let mut streams = match Box::pin(server(&client.side).handshake::<_, Bytes>(io)).await {
         Ok(streams) => streams,

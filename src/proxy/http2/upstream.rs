@@ -26,7 +26,7 @@ use crate::pool::Peer;
 use crate::resilience::Attempt;
 use crate::resilience::limits::{ConnectionPlace, Place};
 use crate::target::Refusal;
-use crate::tls::{Agreed, Carries};
+use crate::tls::{Carries, Secured};
 use crate::worker::Context;
 
 /// Connections to one peer. Beyond them requests wait for one another, as the peer's limit says.
@@ -67,8 +67,11 @@ pub(crate) struct Upstreams {
 }
 
 struct Link {
-    requests: SendRequest<Bytes>,
-    agreed: Option<Agreed>,
+    /// Sends nothing, so it is never waited for: it tells whether the connection takes requests.
+    state: RefCell<SendRequest<Bytes>>,
+    /// Sends requests; another one does while this one's last waits for its turn.
+    requests: RefCell<SendRequest<Bytes>>,
+    secured: Option<Rc<Secured>>,
     /// Whether this proxy has begun the TLS on it, so that its requests are `https`.
     originated: bool,
     streams: Cell<usize>,
@@ -106,7 +109,11 @@ impl Lease {
 
     /// Sends a request's head. `ends` says that nothing follows it.
     pub(super) fn send(&self, request: Request<()>, ends: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        self.0.requests.clone().send_request(request, ends)
+        let mut requests = self.0.requests.borrow_mut();
+        if !is_ready(&mut requests) {
+            *requests = self.0.state.borrow().clone();
+        }
+        requests.send_request(request, ends)
     }
 
     /// A place among the responses that wait for their clients.
@@ -115,9 +122,9 @@ impl Lease {
         Waiting { link: Rc::clone(&self.0), key }
     }
 
-    /// What the connection's handshake agreed on, where it is mutual TLS.
-    pub(super) fn agreed(&self) -> Option<Agreed> {
-        self.0.agreed
+    /// Who is at both ends of the connection, where it is mutual TLS.
+    pub(super) fn secured(&self) -> Option<&Rc<Secured>> {
+        self.0.secured.as_ref()
     }
 
     /// Whether this proxy has begun the TLS on it, so that its requests are `https`.
@@ -127,7 +134,7 @@ impl Lease {
 
     /// Whether the peer takes requests that change the protocol (RFC 8441).
     pub(super) fn allows_protocols(&self) -> bool {
-        self.0.requests.is_extended_connect_protocol_enabled()
+        self.0.state.borrow().is_extended_connect_protocol_enabled()
     }
 }
 
@@ -144,16 +151,19 @@ impl Drop for Waiting {
     }
 }
 
+/// Whether a request could be sent now.
+fn is_ready(requests: &mut SendRequest<Bytes>) -> bool {
+    matches!(requests.poll_ready(&mut TaskContext::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+}
+
 impl Link {
     /// Whether it takes new requests: neither closed nor told to go away.
     fn is_usable(&self) -> bool {
-        let mut cx = TaskContext::from_waker(Waker::noop());
-        // A handle that has sent nothing never waits: the answer is there at once.
-        !self.is_closed.get() && matches!(self.requests.clone().poll_ready(&mut cx), Poll::Ready(Ok(())))
+        !self.is_closed.get() && is_ready(&mut self.state.borrow_mut())
     }
 
     fn has_room(&self) -> bool {
-        self.streams.get() < self.requests.current_max_send_streams().min(STREAMS_MAX) && self.held() <= HELD_MAX
+        self.streams.get() < self.state.borrow().current_max_send_streams().min(STREAMS_MAX) && self.held() <= HELD_MAX
     }
 
     /// What responses that wait for their clients hold of the connection's window; others can have only what is left.
@@ -266,7 +276,7 @@ struct Kept {
 }
 
 async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept) -> io::Result<Rc<Link>> {
-    let agreed = io.agreed();
+    let secured = io.secured().cloned();
     let handshake = client().handshake::<_, Bytes>(Rewind::new(io)).await;
     let (requests, mut connection) = handshake.map_err(broken)?;
     let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -280,8 +290,9 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept) -> 
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
     let link = Rc::new(Link {
-        requests,
-        agreed,
+        requests: RefCell::new(requests.clone()),
+        state: RefCell::new(requests),
+        secured,
         originated: peer.origination().is_some(),
         streams: Cell::new(0),
         waiting: RefCell::default(),

@@ -1,6 +1,6 @@
 //! The recorder: one per worker, told of every request and connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -70,6 +70,8 @@ pub struct Recorder(Rc<Inner>);
 
 struct Inner {
     started: Instant,
+    /// Seconds since then, as far as [`Recorder::tick`] has said.
+    seconds: Cell<u64>,
     shared: Arc<WorkerSeries>,
     requests: RefCell<[[[Own<RequestSeries>; 2]; Spoken::COUNT]; 2]>,
     tcp: RefCell<[[Own<TcpSeries>; 2]; 2]>,
@@ -123,6 +125,7 @@ impl Registry {
         locked(&self.workers).push(Arc::clone(&shared));
         Recorder(Rc::new(Inner {
             started: Instant::now(),
+            seconds: Cell::new(0),
             shared,
             requests: RefCell::default(),
             tcp: RefCell::default(),
@@ -137,17 +140,18 @@ impl Recorder {
     /// Keeps the record of one request.
     pub fn request(&self, record: &RequestRecord<'_>) {
         let inner = &*self.0;
-        let series = inner.request_series(record.direction, record.spoken, record.secured.is_some(), record.destination);
-        series.by_class[usize::from((record.status / 100).min(5))].add(1);
-        series.duration.observe(record.duration);
-        series.bytes_in.add(record.bytes_in);
-        series.bytes_out.add(record.bytes_out);
-        series.used_at.set(inner.now());
-        for retried in record.tried.retried {
-            series.retries.count(*retried);
-        }
+        inner.with_request_series(record, |series| {
+            series.by_class[usize::from((record.status / 100).min(5))].add(1);
+            series.duration.observe(record.duration);
+            series.bytes_in.add(record.bytes_in);
+            series.bytes_out.add(record.bytes_out);
+            series.used_at.set(inner.seconds.get());
+            for retried in record.tried.retried {
+                series.retries.count(*retried);
+            }
+            series.own.add(u64::from(record.reason.is_some()));
+        });
         if let Some(reason) = record.reason {
-            series.own.add(1);
             inner.count_reason(record.direction, reason);
         }
         if let Some(log) = &inner.log {
@@ -174,7 +178,7 @@ impl Recorder {
         series.closed.add(1);
         series.bytes_in.add(record.bytes_in);
         series.bytes_out.add(record.bytes_out);
-        series.used_at.set(inner.now());
+        series.used_at.set(inner.seconds.get());
         if let Some(reason) = record.reason {
             series.failed.add(1);
             inner.count_reason(record.direction, reason);
@@ -201,7 +205,10 @@ impl Recorder {
     pub fn authorized(&self, decision: Decision, policy: Option<&Name>, source: Option<&Identity>) {
         let mut known = self.0.authorized.borrow_mut();
         let key = (decision, policy.cloned(), source.cloned());
-        let key = if known.len() < AUTHORIZED_MAX || known.contains_key(&key) { key } else { (decision, None, None) };
+        if let Some(counter) = known.get(&key) {
+            return counter.add(1);
+        }
+        let key = if known.len() < AUTHORIZED_MAX { key } else { (decision, None, None) };
         let counter = known.entry(key).or_insert_with_key(|key| {
             let counter = Arc::new(Counter::default());
             locked(&self.0.shared.authorized).push((key.clone(), Arc::clone(&counter)));
@@ -235,6 +242,11 @@ impl Recorder {
         self.0.shared.mirrors_in_flight.set(count as u64);
     }
 
+    /// Notes the time, so that no request asks the clock only for being noted. To be called every second.
+    pub fn tick(&self, now: Instant) {
+        self.0.seconds.set(now.saturating_duration_since(self.0.started).as_secs());
+    }
+
     /// Drops series that were not written to for 15 minutes. To be called now and then.
     pub fn prune(&self, now: Instant) {
         let before = now.saturating_duration_since(self.0.started).saturating_sub(SERIES_IDLE).as_secs();
@@ -250,20 +262,18 @@ impl Recorder {
 }
 
 impl Inner {
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_secs()
-    }
-
-    fn request_series(&self, direction: Direction, spoken: Spoken, mutual: Mutual, destination: &Destination) -> Arc<RequestSeries> {
+    /// Lets `count` write to the series that `record` belongs to.
+    fn with_request_series(&self, record: &RequestRecord<'_>, count: impl FnOnce(&RequestSeries)) {
+        let RequestRecord { direction, spoken, destination, secured, .. } = *record;
         let mut maps = self.requests.borrow_mut();
-        let map = &mut maps[direction.index()][spoken.index()][usize::from(mutual)];
+        let map = &mut maps[direction.index()][spoken.index()][usize::from(secured.is_some())];
         if let Some(series) = map.get(destination) {
-            return Arc::clone(series);
+            return count(series);
         }
         let series = Arc::new(RequestSeries::default());
-        locked(&self.shared.requests).push((direction, spoken, mutual, destination.clone(), Arc::downgrade(&series)));
-        map.insert(destination.clone(), Arc::clone(&series));
-        series
+        count(&series);
+        locked(&self.shared.requests).push((direction, spoken, secured.is_some(), destination.clone(), Arc::downgrade(&series)));
+        map.insert(destination.clone(), series);
     }
 
     fn tcp_series(&self, direction: Direction, mutual: Mutual, destination: &Destination) -> Arc<TcpSeries> {

@@ -1,13 +1,12 @@
 //! What a record says of a connection that was mutual TLS.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use leno_core::names::Identity;
-use leno_core::request::Caller;
 
 use super::{Agreed, Security};
 
-/// Both ends of a connection that was mutual TLS, and what they agreed on.
+/// Both ends of a connection that was mutual TLS, and what they agreed on. Made once for each, and shared by all its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secured {
     /// Who dialled.
@@ -19,15 +18,15 @@ pub struct Secured {
 }
 
 impl Secured {
-    /// A connection that `caller` made to this proxy; `None` where it is plain.
-    pub fn inbound(caller: &Caller, tls: Option<Agreed>, security: &Security) -> Option<Self> {
-        let (agreed, source, own) = (tls?, caller.identity.clone()?, security.credentials()?);
-        Some(Self { source, destination: own.held.identity.clone(), agreed })
+    /// A connection that `source` made to this proxy.
+    pub(super) fn inbound(source: &Identity, agreed: Agreed, security: &Security) -> Option<Rc<Self>> {
+        let own = security.credentials()?;
+        Some(Rc::new(Self { source: source.clone(), destination: own.held.identity.clone(), agreed }))
     }
 
-    /// A connection that this proxy made to `expected`; `None` where it is plain.
-    pub fn outbound(expected: Option<&Arc<Identity>>, tls: Option<Agreed>, security: &Security) -> Option<Self> {
-        let (agreed, destination, own) = (tls?, expected?, security.credentials()?);
-        Some(Self { source: own.held.identity.clone(), destination: Identity::clone(destination), agreed })
+    /// A connection that this proxy made to `destination`.
+    pub(super) fn outbound(destination: &Identity, agreed: Agreed, security: &Security) -> Option<Rc<Self>> {
+        let own = security.credentials()?;
+        Some(Rc::new(Self { source: own.held.identity.clone(), destination: destination.clone(), agreed }))
     }
 }

@@ -103,7 +103,7 @@ impl Security {
 
     /// Whether this proxy can prove itself and verify others now.
     pub fn check(&self, now: UnixTime) -> Result<(), Unproven> {
-        self.state.borrow().proven(now).map(|_| ())
+        self.state.borrow().holds(now).map(|_| ())
     }
 
     /// For handshakes of those who dial this proxy.
@@ -173,12 +173,17 @@ impl State {
     }
 
     fn proven(&self, now: UnixTime) -> Result<(Arc<Credentials>, Arc<Roots>), Unproven> {
+        self.holds(now).map(|(credentials, roots)| (Arc::clone(credentials), Arc::clone(roots)))
+    }
+
+    /// What holds now, if this proxy can prove itself and verify others with it.
+    fn holds(&self, now: UnixTime) -> Result<(&Arc<Credentials>, &Arc<Roots>), Unproven> {
         let credentials = self.credentials.as_ref().ok_or(Unproven::NoCertificate)?;
         let roots = self.roots.as_ref().ok_or(Unproven::NoTrust)?;
         let end = u64::try_from(credentials.held.not_after).unwrap_or_default();
         match now.as_secs().checked_sub(end) {
             Some(late @ 1..) => Err(Unproven::Expired(Duration::from_secs(late))),
-            Some(0) | None => Ok((Arc::clone(credentials), Arc::clone(roots))),
+            Some(0) | None => Ok((credentials, roots)),
         }
     }
 

@@ -30,8 +30,9 @@ use tokio::time::timeout;
 
 use super::originate::server_name;
 use super::verify::{Presented, Roots};
-use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Security, Standing, Wrong, now};
+use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Secured, Security, Standing, Wrong, now};
 use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
+use crate::io::{receive, send};
 
 /// How long a connection whose handshake failed is read on.
 const PART_TIME_MAX: Duration = Duration::from_millis(500);
@@ -44,6 +45,8 @@ pub struct TlsStream {
     state: RefCell<State>,
     buffers: Rc<Buffers>,
     agreed: Agreed,
+    /// What records say of it, where it is mutual.
+    secured: Option<Rc<Secured>>,
 }
 
 struct State {
@@ -81,7 +84,7 @@ impl TlsStream {
         let before = security.roots();
         let name = ServerName::IpAddress(address.into());
         let session = ClientConnection::new(config, name).map_err(Failed::Protocol)?;
-        let stream = Self::shake(tcp, session.into(), None, buffers).await?;
+        let mut stream = Self::shake(tcp, session.into(), None, buffers).await?;
         let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
         {
             let state = stream.state.borrow();
@@ -93,6 +96,7 @@ impl TlsStream {
                 return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
             }
         }
+        stream.secured = Secured::outbound(expected, stream.agreed, security);
         Ok(stream)
     }
 
@@ -128,7 +132,7 @@ impl TlsStream {
         let config = security.server(now()).map_err(Failed::Unproven)?;
         let before = security.roots();
         let session = ServerConnection::new(config).map_err(Failed::Protocol)?;
-        let stream = Self::shake(tcp, session.into(), first, buffers).await?;
+        let mut stream = Self::shake(tcp, session.into(), first, buffers).await?;
         let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
         let proven = {
             let state = stream.state.borrow();
@@ -142,6 +146,7 @@ impl TlsStream {
             let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
             Proven { identity, inner, agreed: stream.agreed }
         };
+        stream.secured = Secured::inbound(&proven.identity, stream.agreed, security);
         Ok((stream, proven))
     }
 
@@ -160,7 +165,7 @@ impl TlsStream {
             is_resumed: false,
         };
         let state = RefCell::new(State { session, raw });
-        let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown };
+        let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown, secured: None };
         if let Err(error) = poll_fn(|cx| stream.poll_shake(cx)).await {
             if matches!(stream.state.borrow().session, Connection::Client(_)) {
                 return Err(error.into());
@@ -239,6 +244,11 @@ impl TlsStream {
         Some(Standing::new(chain, roots, expected.map(Arc::clone), now()))
     }
 
+    /// Who is at both ends, where both have proven it.
+    pub fn secured(&self) -> Option<&Rc<Secured>> {
+        self.secured.as_ref()
+    }
+
     /// The connection beneath.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
@@ -298,7 +308,7 @@ impl TlsStream {
     fn receive(&self, ask: Ask, wanted: usize) -> io::Result<Option<Buffer>> {
         let mut block = if wanted >= LARGE_BLOCK { self.buffers.take_large() } else { self.buffers.take() };
         let read = match ask {
-            Ask::Runtime => self.tcp.try_read(block.spare())?,
+            Ask::Runtime => receive(&self.tcp, block.spare())?,
             Ask::Kernel => {
                 let (read, _) = rustix::net::recv(&self.tcp, block.spare(), RecvFlags::DONTWAIT)?;
                 read
@@ -435,11 +445,11 @@ struct Out<'t>(&'t TcpStream);
 
 impl Write for Out<'_> {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        self.0.try_write(from)
+        self.write_vectored(&[IoSlice::new(from)])
     }
 
     fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(from)
+        send(self.0, from)
     }
 
     fn flush(&mut self) -> io::Result<()> {

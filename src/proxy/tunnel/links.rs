@@ -27,7 +27,7 @@ use crate::identity::Credentials;
 use crate::io::Io;
 use crate::pool::Peer;
 use crate::target::Refusal;
-use crate::tls::{Agreed, Carries, Failed, Inner, Standing, Unproven};
+use crate::tls::{Agreed, Carries, Failed, Inner, Secured, Standing, Unproven};
 use crate::worker::Context;
 
 /// How long a tunnel rests without a stream before it is closed: apps that open a connection now and then pay one handshake.
@@ -52,6 +52,7 @@ struct Link {
     /// The peer's address, as a `CONNECT` must name one.
     authority: Uri,
     agreed: Agreed,
+    secured: Option<Rc<Secured>>,
     standing: Standing,
     /// What this proxy has proven itself with.
     credentials: Arc<Credentials>,
@@ -68,6 +69,11 @@ impl Lease {
     fn new(link: &Rc<Link>) -> Self {
         link.streams.set(link.streams.get() + 1);
         Self(Rc::clone(link))
+    }
+
+    /// Who is at both ends.
+    pub(super) fn secured(&self) -> Option<Rc<Secured>> {
+        self.0.secured.clone()
     }
 }
 
@@ -144,7 +150,7 @@ impl Tunnels {
         let roots = context.security.roots().ok_or(unproven(Unproven::NoTrust))?;
         let credentials = context.security.credentials().ok_or(unproven(Unproven::NoCertificate))?;
         let standing = stream.standing(roots, peer.identity()).ok_or(unproven(Unproven::NoTrust))?;
-        let agreed = stream.agreed();
+        let (agreed, secured) = (stream.agreed(), stream.secured().cloned());
         let carrier = Carrier::new(*stream);
         let (requests, connection) = client().handshake::<_, Bytes>(carrier.clone()).await.map_err(failed)?;
         let authority = Uri::try_from(peer.address().to_string()).map_err(|error| DialError::Connect(io::Error::other(error)))?;
@@ -152,6 +158,7 @@ impl Tunnels {
             requests,
             authority,
             agreed,
+            secured,
             standing,
             credentials,
             streams: Cell::new(0),

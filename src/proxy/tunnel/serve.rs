@@ -17,7 +17,7 @@ use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_B
 use crate::connection::Connection;
 use crate::dial::opaque;
 use crate::io::Io;
-use crate::tls::{Agreed, Standing};
+use crate::tls::{Agreed, Secured, Standing};
 use crate::worker::Context;
 
 /// Streams a tunnel may have here; who opens tunnels has a bound of its own, and this leaves it room for another one.
@@ -33,6 +33,7 @@ pub(crate) async fn serve(connection: Box<Connection>) {
     let Connection { io, peer, caller, tls, side, .. } = *connection;
     let (Io::Tls(stream), Some(agreed), Some(roots)) = (io, tls, context.security.roots()) else { return };
     let Some(standing) = stream.standing(roots, None) else { return };
+    let secured = stream.secured().cloned();
     let carrier = Carrier::new(*stream);
     let mut streams = match Box::pin(server().handshake::<_, Bytes>(carrier.clone())).await {
         Ok(streams) => streams,
@@ -58,7 +59,7 @@ pub(crate) async fn serve(connection: Box<Connection>) {
                     }
                     continue;
                 }
-                let Some(io) = accepted(request, answer, agreed) else { continue };
+                let Some(io) = accepted(request, answer, agreed, secured.clone()) else { continue };
                 let asked = Connection::new(io, peer, side.clone(), Rc::clone(&context));
                 let asked = Box::new(Connection { caller: Rc::clone(&caller), tls, since: Instant::now(), ..*asked });
                 tokio::task::spawn_local(carry(asked));
@@ -81,12 +82,12 @@ fn stands(standing: &Standing, context: &Context) -> bool {
     context.security.roots().is_some_and(|roots| standing.check(&roots, crate::tls::now()).is_ok())
 }
 
-fn accepted(request: Request<RecvStream>, mut answer: SendResponse<Bytes>, agreed: Agreed) -> Option<Io> {
+fn accepted(request: Request<RecvStream>, mut answer: SendResponse<Bytes>, agreed: Agreed, secured: Option<Rc<Secured>>) -> Option<Io> {
     if *request.method() != Method::CONNECT {
         answer.send_reset(Reason::PROTOCOL_ERROR);
         return None;
     }
-    Some(Io::Tunnelled(Box::new(TunnelStream::asked(request.into_body(), answer, agreed))))
+    Some(Io::Tunnelled(Box::new(TunnelStream::asked(request.into_body(), answer, agreed, secured))))
 }
 
 /// The next stream; what was written meanwhile is sent before it is waited for.

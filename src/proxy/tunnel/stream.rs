@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,12 +18,13 @@ use tokio::net::TcpStream;
 use super::PIECE_MAX;
 use super::links::Lease;
 use crate::io::Io;
-use crate::tls::Agreed;
+use crate::tls::{Agreed, Secured};
 
 /// One connection in a tunnel.
 pub struct TunnelStream {
     state: RefCell<State>,
     agreed: Agreed,
+    secured: Option<Rc<Secured>>,
     _lease: Option<Lease>,
 }
 
@@ -51,16 +53,22 @@ impl std::fmt::Debug for TunnelStream {
 impl TunnelStream {
     /// One that this proxy has opened; `lease` is its place in the tunnel.
     pub(super) fn opened(from: RecvStream, to: SendStream<Bytes>, agreed: Agreed, lease: Lease) -> Self {
-        Self::new(from, To::Data(to), agreed, Some(lease))
+        let secured = lease.secured();
+        Self::new(from, To::Data(to), (agreed, secured), Some(lease))
     }
 
     /// One that the peer has opened, and waits to hear of.
-    pub(super) fn asked(from: RecvStream, answer: SendResponse<Bytes>, agreed: Agreed) -> Self {
-        Self::new(from, To::Answer(answer), agreed, None)
+    pub(super) fn asked(from: RecvStream, answer: SendResponse<Bytes>, agreed: Agreed, secured: Option<Rc<Secured>>) -> Self {
+        Self::new(from, To::Answer(answer), (agreed, secured), None)
     }
 
-    fn new(from: RecvStream, to: To, agreed: Agreed, lease: Option<Lease>) -> Self {
-        Self { state: RefCell::new(State { from, to, unread: Bytes::new(), is_ended: false }), agreed, _lease: lease }
+    fn new(from: RecvStream, to: To, (agreed, secured): (Agreed, Option<Rc<Secured>>), lease: Option<Lease>) -> Self {
+        Self { state: RefCell::new(State { from, to, unread: Bytes::new(), is_ended: false }), agreed, secured, _lease: lease }
+    }
+
+    /// Who is at both ends of the tunnel.
+    pub fn secured(&self) -> Option<&Rc<Secured>> {
+        self.secured.as_ref()
     }
 
     /// What the tunnel's handshake agreed on.

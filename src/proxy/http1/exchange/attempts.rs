@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::retry::{Ended, per_try, report_of};
 use crate::target::Refusal;
-use crate::tls::{self, Carries, Secured};
+use crate::tls::{self, Carries};
 
 /// A response whose head is there and patched.
 pub(super) struct Arrived {
@@ -224,8 +225,8 @@ impl Exchange<'_> {
     async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
         self.in_turn().await?;
         let (io, reused) = self.connect(peer).await.map_err(Broken::Unreached)?;
-        if let Some(secured) = Secured::outbound(peer.identity(), io.agreed(), &self.connection.context.security) {
-            self.outcome.secured = Some(secured);
+        if let Some(secured) = io.secured() {
+            self.outcome.secured = Some(Rc::clone(secured));
         }
         let arrived = self.send(io, reused, peer.address()).await;
         if let Err(Broken::Invalid(error)) = &arrived {
@@ -273,10 +274,12 @@ impl Exchange<'_> {
         let is_from_app = matches!(self.connection.side, Side::Inbound { .. });
         let changes = self.target.filtered().and_then(Filtered::response);
         let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining, changes };
-        let response = read_response(&io, client, rules, &context.buffers);
-        let up = self.up.run(client, &io, &context.buffers);
-        let read = beside(client, &mut self.upload, up, response).await.map_err(Broken::Client)?;
-        let (response, keep, inbox, out) = read.map_err(|unread| unread.broken(reused, address))?;
+        let read = {
+            let response = pin!(read_response(&io, client, rules, &context.buffers));
+            let up = pin!(self.up.run(client, &io, &context.buffers));
+            beside(client, &mut self.upload, up, response).await
+        };
+        let (response, keep, inbox, out) = read.map_err(Broken::Client)?.map_err(|unread| unread.broken(reused, address))?;
         Ok(Arrived { io, response, keep, inbox, out })
     }
 }

@@ -1,6 +1,7 @@
 //! Answering: the endpoint's response on its way to the client, or the proxy's own.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,9 @@ use super::super::answer::Answer;
 use super::super::body::{Body, Plain};
 use super::super::flow::{Flow, Patience, Stopped, beside};
 use super::super::head::HeadError;
-use super::super::record::TunnelRecord;
 use super::super::response::Keep;
 use super::attempts::Arrived;
-use super::{After, Exchange, Tunnel};
+use super::{After, End, Exchange};
 use crate::buffers::Buffer;
 use crate::connection::{Connection, Side};
 use crate::filters::Filtered;
@@ -25,7 +25,7 @@ use crate::telemetry::{Access, Destination, RequestRecord, Spoken, Tried};
 
 impl Exchange<'_> {
     /// Sends the response to the client, with the rest of the request still going up where there is any.
-    pub(super) async fn deliver(mut self, arrived: Arrived) -> After {
+    pub(super) async fn deliver(&mut self, arrived: Arrived) -> End {
         let Arrived { io, response, keep, inbox, out } = arrived;
         self.outcome.status = response.status;
         self.outcome.grpc_status = response.grpc_status;
@@ -45,7 +45,8 @@ impl Exchange<'_> {
                 let idle = self.target.route().and_then(|route| route.idle_timeout).map(Idle::new);
                 self.up.idle.clone_from(&idle);
                 down.idle.clone_from(&idle);
-                let both = beside(client, &mut self.upload, self.up.run(client, &io, buffers), down.run(&io, client, buffers));
+                let (up, down) = (pin!(self.up.run(client, &io, buffers)), pin!(down.run(&io, client, buffers)));
+                let both = pin!(beside(client, &mut self.upload, up, down));
                 within(idle.as_ref(), both).await.unwrap_or(Err(Stopped::Idle))
             }
         };
@@ -61,7 +62,7 @@ impl Exchange<'_> {
         self.record(now);
         if !matches!(carried, Ok(Ok(()))) {
             client.abort_on_close();
-            return After::Close;
+            return End::Close;
         }
         let whole = self.up.is_done() && !self.upload.refused;
         if whole
@@ -71,52 +72,32 @@ impl Exchange<'_> {
         {
             in_flight.rest(io, now, self.connection.context.settings.rest);
         }
-        if keep == Keep::No || !whole {
-            return After::Linger;
-        }
-        let mut inbox = self.up.inbox;
-        inbox.release();
-        After::Again(inbox)
+        if keep == Keep::No || !whole { End::Linger } else { End::Again }
     }
 
     /// The protocol changes: what either side has sent already goes on first.
-    async fn become_tunnel(mut self, io: Io, from_server: &Buffer, mut out: Buffer) -> After {
+    async fn become_tunnel(&mut self, io: Io, from_server: &Buffer, mut out: Buffer) -> End {
         out.append(from_server.filled());
         let sent = self.connection.io.write_all(out.filled()).await;
         if sent.is_err() || io.write_all(self.up.inbox.filled()).await.is_err() {
             self.outcome.reason = Some("cut");
             self.record(Instant::now());
-            return After::Close;
+            return End::Close;
         }
         if let Some(in_flight) = &self.in_flight {
             in_flight.report(Outcome::Success, &self.connection.context);
         }
-        let bytes = self.up.inbox.block();
-        let record = TunnelRecord {
-            method: self.request.method.text(bytes).into(),
-            path: self.request.target.text(bytes).into(),
-            authority: self.request.authority.text(bytes).into(),
-            request_id: self.id.text(bytes).into(),
-            labels: self.outcome.labels,
-            decided: self.outcome.decided,
-            status: self.outcome.status,
-            upstream: self.outcome.upstream,
-            secured: self.outcome.secured,
-            tries: self.tries,
-            started: self.started,
-        };
-        let idle_timeout = self.target.route().and_then(|route| route.idle_timeout);
-        After::Tunnel(Box::new(Tunnel { io, record, _in_flight: self.in_flight, idle_timeout }))
+        End::Tunnel(io)
     }
 
     /// The proxy answers itself.
-    pub(super) async fn answer(self, status: u16, text: &str, reason: &'static str) -> After {
+    pub(super) async fn answer(&mut self, status: u16, text: &str, reason: &'static str) -> End {
         let fields = self.target.filtered().map(Filtered::for_pages).unwrap_or_default();
         self.answer_with(status, text, reason, &fields).await
     }
 
     /// The proxy answers itself, with `fields` besides those of every answer.
-    pub(super) async fn answer_with(mut self, status: u16, text: &str, reason: &'static str, fields: &[(Name, Name)]) -> After {
+    pub(super) async fn answer_with(&mut self, status: u16, text: &str, reason: &'static str, fields: &[(Name, Name)]) -> End {
         let context = &self.connection.context;
         let whole = self.up.body.is_done();
         let close = !whole || !self.request.keep_alive || context.draining.has_started();
@@ -139,13 +120,9 @@ impl Exchange<'_> {
         self.outcome.bytes_out = text.len() as u64;
         self.record(Instant::now());
         match (written, close) {
-            (Err(_), _) => After::Close,
-            (Ok(()), true) => After::Linger,
-            (Ok(()), false) => {
-                let mut inbox = self.up.inbox;
-                inbox.release();
-                After::Again(inbox)
-            }
+            (Err(_), _) => End::Close,
+            (Ok(()), true) => End::Linger,
+            (Ok(()), false) => End::Again,
         }
     }
 
@@ -170,7 +147,7 @@ impl Exchange<'_> {
             tried: self.tries.tried(),
             peer: self.connection.peer,
             upstream: self.outcome.upstream,
-            secured: self.outcome.secured.as_ref(),
+            secured: self.outcome.secured.as_deref(),
             bytes_in: self.up.body.bytes,
             bytes_out: self.outcome.bytes_out,
             duration: now.saturating_duration_since(self.started),
@@ -209,7 +186,7 @@ pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str
         tried: Tried::default(),
         peer: connection.peer,
         upstream: None,
-        secured: connection.secured().as_ref(),
+        secured: connection.secured().map(Rc::as_ref),
         bytes_in: 0,
         bytes_out: text.len() as u64,
         duration: Duration::ZERO,

@@ -1,7 +1,7 @@
 //! What the route's filters do to a request before it is tried.
 
 use super::attempts::{Arrived, Failure};
-use super::{After, Exchange};
+use super::{End, Exchange};
 use crate::filters::Filtered;
 
 impl Exchange<'_> {
@@ -20,10 +20,10 @@ impl Exchange<'_> {
     }
 
     /// The proxy answers itself, as the route has it.
-    pub(super) async fn reply(self) -> After {
+    pub(super) async fn reply(&mut self) -> End {
         match self.target.filtered().and_then(Filtered::whole_reply) {
             Some(reply) => self.answer_with(reply.status, reply.text, reply.reason, &reply.fields).await,
-            None => After::Close,
+            None => End::Close,
         }
     }
 }

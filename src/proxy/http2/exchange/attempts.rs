@@ -28,7 +28,6 @@ use crate::pool::{InFlight, Peer};
 use crate::retry::{Ended, per_try, report_of};
 use crate::retry_after;
 use crate::target::Refusal;
-use crate::tls::Secured;
 
 /// Interim responses that are passed on for one request. They are under no flow control, so a row of them without an end
 /// would be kept for a client that does not read.
@@ -225,8 +224,8 @@ impl Exchange {
     async fn ask(&mut self, peer: &Peer) -> Result<Arrived, Broken> {
         let attempt = self.in_flight.as_ref().and_then(InFlight::attempt);
         let lease = peer.http2.lease(peer, self.client.who(), attempt, &self.client.context).await.map_err(Broken::Unreached)?;
-        if let Some(secured) = Secured::outbound(peer.identity(), lease.agreed(), &self.client.context.security) {
-            self.outcome.secured = Some(secured);
+        if let Some(secured) = lease.secured() {
+            self.outcome.secured = Some(Rc::clone(secured));
         }
         if self.head.protocol.is_some() && !lease.allows_protocols() {
             return Err(Broken::NoProtocol);
