@@ -82,6 +82,11 @@ impl Setup {
     }
 
     pub(crate) fn start_with(self, accept: impl FnOnce() -> Accept) -> (Mesh, SocketAddr) {
+        self.start_run(accept, |worker| worker.run().unwrap())
+    }
+
+    /// The same with a worker that `run` runs, on a thread of its own.
+    pub(crate) fn start_run(self, accept: impl FnOnce() -> Accept, run: impl FnOnce(Worker) + Send + 'static) -> (Mesh, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (updates, updated) = unbounded_channel();
@@ -94,8 +99,7 @@ impl Setup {
         let log = self.log;
         let worker = thread::spawn(move || {
             let access_log = log.and_then(|sink| AccessLog::new(AccessLogMode::All, "web".into(), sink));
-            let worker = Worker { listeners, asks, updates: updated, registry: counted, access_log, drain: drained, settings };
-            worker.run().unwrap();
+            run(Worker { listeners, asks, updates: updated, registry: counted, access_log, drain: drained, settings });
         });
         let mesh = Mesh { world, updates, registry, drain, worker: Some(worker) };
         mesh.tell(Update::Connected(true));
