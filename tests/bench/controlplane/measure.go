@@ -10,13 +10,11 @@ import (
 	"fmt"
 	"log"
 	"math"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -26,9 +24,10 @@ type measureOptions struct {
 	world
 	kubeconfig, command, controllerLog string
 	address, ca, serverName            string
-	clients, groups                    int
+	clients, groups, odd               int
 	singles, routes, rate              int
 	churn, settle, readyTimeout        time.Duration
+	restarts, checks                   bool
 }
 
 func measureCommand(arguments []string) error {
@@ -42,14 +41,17 @@ func measureCommand(arguments []string) error {
 	flags.StringVar(&o.serverName, "server-name", "leno-controller.leno-system.svc", "name in that certificate")
 	flags.IntVar(&o.clients, "clients", 100, "simulated proxies")
 	flags.IntVar(&o.groups, "groups", 1, "proxies fall into this many groups, each using ten services of its own")
+	flags.IntVar(&o.odd, "odd", 2, "so many proxies that stop reading, and as many that never acknowledge, beside the others")
 	flags.IntVar(&o.singles, "singles", 30, "endpoint changes one by one")
 	flags.IntVar(&o.routes, "routes", 10, "routing changes one by one, if the TrafficPolicy kind is installed")
 	flags.IntVar(&o.rate, "rate", 100, "endpoint changes per second while churning")
 	flags.DurationVar(&o.churn, "churn", 20*time.Second, "how long to churn")
 	flags.DurationVar(&o.settle, "settle", 5*time.Second, "rest before memory and idle CPU are read")
 	flags.DurationVar(&o.readyTimeout, "ready-timeout", time.Minute, "limit for the proxies to get their configuration")
+	flags.BoolVar(&o.restarts, "restart", true, "restart the controller at the end")
+	flags.BoolVar(&o.checks, "check", false, "fail unless what must hold on every machine does")
 	flags.Parse(arguments)
-	if err := o.check(); err != nil {
+	if err := o.valid(); err != nil {
 		return err
 	}
 	result, err := measure(o)
@@ -58,20 +60,23 @@ func measureCommand(arguments []string) error {
 	}
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetIndent("", "  ")
-	return encoder.Encode(result)
+	if err := encoder.Encode(result); err != nil || !o.checks {
+		return err
+	}
+	return result.check()
 }
 
-func (o measureOptions) check() error {
+func (o measureOptions) valid() error {
 	switch {
 	case o.command == "":
 		return errors.New("-controller is needed: the command that starts the controller")
 	case o.groups < 1 || o.groups*servicesPerProxy > o.services:
 		return fmt.Errorf("-groups must be from 1 to %d, a tenth of -services", o.services/servicesPerProxy)
-	case o.clients < o.groups || o.clients > o.pods():
-		return fmt.Errorf("-clients must be from %d (-groups) to %d (all pods)", o.groups, o.pods())
+	case o.odd < 0 || o.clients < o.groups || o.clients+2*o.odd > o.pods():
+		return fmt.Errorf("-clients must be from %d (-groups) to %d (all pods without twice -odd)", o.groups, o.pods()-2*o.odd)
 	case o.rate < 1:
 		return errors.New("-rate must be at least 1")
-	case o.singles+o.routes+int(o.churn.Seconds()*float64(o.rate)) > changesMax:
+	case 2*o.singles+o.routes+2*int(o.churn.Seconds()*float64(o.rate)) > changesMax:
 		return fmt.Errorf("at most %d changes fit one run: lower -singles, -routes, -rate or -churn", changesMax)
 	}
 	return nil
@@ -79,22 +84,27 @@ func (o measureOptions) check() error {
 
 // result is what one run found out. Memory is the controller's resident set.
 type result struct {
-	Services            int     `json:"services"`
-	EndpointsPerService int     `json:"endpoints_per_service"`
-	Clients             int     `json:"clients"`
-	ReadySeconds        float64 `json:"ready_s"`       // from the controller's start until one proxy has everything
-	AllReadySeconds     float64 `json:"all_clients_s"` // from the start of the others until they have, too
-	ConfigurationBytes  int64   `json:"configuration_bytes_of_a_client"`
-	MemoryOneMiB        float64 `json:"memory_one_client_mib"`
-	MemoryAllMiB        float64 `json:"memory_all_clients_mib"`
-	MemoryPerClientKiB  float64 `json:"memory_per_client_kib"`
-	MemoryMaxMiB        float64 `json:"memory_max_mib"`
-	StartCPUSeconds     float64 `json:"start_cpu_s"`
-	IdleCPUPercent      float64 `json:"idle_cpu_percent"`
-	Single              *phase  `json:"single"`
-	Churn               *phase  `json:"churn"`
-	Route               *phase  `json:"route,omitempty"`
-	StreamsLost         int64   `json:"streams_lost"`
+	Services            int       `json:"services"`
+	EndpointsPerService int       `json:"endpoints_per_service"`
+	Clients             int       `json:"clients"`
+	ReadySeconds        float64   `json:"ready_s"`       // from the controller's start until one proxy has everything
+	AllReadySeconds     float64   `json:"all_clients_s"` // from the start of the others until they have, too
+	AllReadyCPUSeconds  float64   `json:"all_clients_cpu_s"`
+	ConfigurationBytes  int64     `json:"configuration_bytes_of_a_client"`
+	MemoryStartMaxMiB   float64   `json:"memory_start_max_mib"` // at most until one proxy has everything
+	MemoryOneMiB        float64   `json:"memory_one_client_mib"`
+	MemoryAllMiB        float64   `json:"memory_all_clients_mib"`
+	MemoryPerClientKiB  float64   `json:"memory_per_client_kib"`
+	MemoryMaxMiB        float64   `json:"memory_max_mib"`
+	StartCPUSeconds     float64   `json:"start_cpu_s"`
+	IdleCPUPercent      float64   `json:"idle_cpu_percent"`
+	Alone               *phase    `json:"alone"`
+	Single              *phase    `json:"single"`
+	Churn               *phase    `json:"churn"`
+	Route               *phase    `json:"route,omitempty"`
+	Odd                 *oddPhase `json:"odd,omitempty"`
+	StreamsLost         int64     `json:"streams_lost"`
+	Restart             *restart  `json:"restart,omitempty"`
 }
 
 // bench is one run under way.
@@ -104,7 +114,10 @@ type bench struct {
 	controller *process
 	book       *changeBook
 	proxies    []*proxy
+	deaf, mute []*proxy
+	attached   int // so many of `proxies` have a stream
 	lost       atomic.Int64
+	oddLost    atomic.Int64
 	idleCPU    float64 // of a core
 }
 
@@ -130,16 +143,18 @@ func measure(o measureOptions) (*result, error) {
 	if b.controller, err = startProcess(o.command, o.controllerLog); err != nil {
 		return nil, err
 	}
-	defer b.controller.stop()
+	defer func() { b.controller.stop() }()
 	found := &result{Services: o.services, EndpointsPerService: o.endpoints, Clients: o.clients}
-	if err := b.attach(ctx, started, found); err != nil {
-		return nil, err
+	for _, step := range []func() error{
+		func() error { return b.attachFirst(ctx, started, found) },
+		func() error { return b.attachOthers(ctx, found) },
+		func() error { return b.change(ctx, found) },
+		func() error { return b.restartController(found) },
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
-	if err := b.change(ctx, found); err != nil {
-		return nil, err
-	}
-	found.MemoryMaxMiB = b.controller.memoryMiB("VmHWM")
-	found.StreamsLost = b.lost.Load()
 	return found, nil
 }
 
@@ -156,7 +171,7 @@ func (b *bench) makeProxies(ctx context.Context) error {
 	if err := signer.bring(ctx, b.writer); err != nil {
 		return err
 	}
-	for number := range b.clients {
+	for number := range b.clients + 2*b.odd {
 		var services []string
 		for i := range servicesPerProxy {
 			services = append(services, b.resource(b.groupOf(number)*servicesPerProxy+i))
@@ -166,56 +181,97 @@ func (b *bench) makeProxies(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.dial = dialOptions(config, certificate)
-		b.proxies = append(b.proxies, p)
+		p.dial = dialer(b.address, config, certificate)
+		b.place(p)
 	}
+	b.proxies[0].eager = true
 	return nil
+}
+
+// place puts a proxy where it belongs: the last ones are odd, deaf or mute.
+func (b *bench) place(p *proxy) {
+	if p.number < b.clients {
+		b.proxies = append(b.proxies, p)
+		return
+	}
+	p.book, p.lost = nil, &b.oddLost
+	if p.number < b.clients+b.odd {
+		p.deaf = &deafness{resumed: make(chan struct{})}
+		b.deaf = append(b.deaf, p)
+	} else {
+		p.mute = true
+		b.mute = append(b.mute, p)
+	}
 }
 
 func (b *bench) groupOf(number int) int { return number % b.groups }
 
-// attach brings the proxies up, first one alone, and reads what that takes.
-func (b *bench) attach(ctx context.Context, started time.Time, found *result) error {
-	first, others := b.proxies[0], b.proxies[1:]
-	last, err := b.bringUp(ctx, []*proxy{first})
+// attachFirst brings one proxy up, makes changes for it alone and reads what that takes.
+func (b *bench) attachFirst(ctx context.Context, started time.Time, found *result) error {
+	first := b.proxies[:1]
+	last, err := b.bringUp(ctx, first)
 	if err != nil {
 		return err
 	}
 	found.ReadySeconds = hundredths(last.Sub(started).Seconds())
 	found.StartCPUSeconds = hundredths(b.controller.cpu().Seconds())
-	found.ConfigurationBytes = first.bytes.Load()
+	found.MemoryStartMaxMiB = b.controller.memoryMiB("VmHWM")
+	found.ConfigurationBytes = first[0].bytes.Load()
+	b.attached = 1
 	time.Sleep(b.settle)
-	found.MemoryOneMiB = b.controller.memoryMiB("VmRSS")
-
-	othersStarted := time.Now()
-	if last, err = b.bringUp(ctx, others); err != nil {
+	b.restIdle()
+	if found.Alone, err = b.singleChanges(ctx, 1); err != nil {
 		return err
 	}
-	found.AllReadySeconds = max(0, hundredths(last.Sub(othersStarted).Seconds()))
+	found.MemoryOneMiB = b.controller.memoryMiB("VmRSS")
+	return nil
+}
+
+// attachOthers brings up all other proxies at once.
+func (b *bench) attachOthers(ctx context.Context, found *result) error {
+	others := b.proxies[1:]
+	started, used := time.Now(), b.controller.cpu()
+	last, err := b.bringUp(ctx, others)
+	if err != nil {
+		return err
+	}
+	found.AllReadySeconds = max(0, hundredths(last.Sub(started).Seconds()))
+	found.AllReadyCPUSeconds = hundredths((b.controller.cpu() - used).Seconds())
+	b.attached = len(b.proxies)
 	time.Sleep(b.settle)
 	found.MemoryAllMiB = b.controller.memoryMiB("VmRSS")
 	grown := (found.MemoryAllMiB - found.MemoryOneMiB) * 1024
 	found.MemoryPerClientKiB = hundredths(grown / math.Max(1, float64(len(others))))
-
-	usedBefore, before := b.controller.cpu(), time.Now()
-	time.Sleep(b.settle)
-	b.idleCPU = (b.controller.cpu() - usedBefore).Seconds() / time.Since(before).Seconds()
+	b.restIdle()
 	found.IdleCPUPercent = hundredths(b.idleCPU * 100)
 	return nil
 }
 
+// restIdle reads what the controller uses when nothing happens.
+func (b *bench) restIdle() {
+	usedBefore, before := b.controller.cpu(), time.Now()
+	time.Sleep(b.settle)
+	b.idleCPU = (b.controller.cpu() - usedBefore).Seconds() / time.Since(before).Seconds()
+}
+
 // bringUp starts proxies and gives the instant when the last of them had its configuration.
 func (b *bench) bringUp(ctx context.Context, proxies []*proxy) (time.Time, error) {
-	var last time.Time
 	for _, p := range proxies {
-		go p.run(ctx, b.address)
+		go p.run(ctx)
 	}
+	return b.awaitReady(proxies)
+}
+
+// awaitReady waits until all proxies have their configuration, and gives the instant when the last had it.
+func (b *bench) awaitReady(proxies []*proxy) (time.Time, error) {
+	var last time.Time
 	timeout := time.After(b.readyTimeout)
 	for i, p := range proxies {
+		life := p.life.Load()
 		select {
-		case <-p.ready:
-			if p.readyT.After(last) {
-				last = p.readyT
+		case <-life.ready:
+			if life.at.After(last) {
+				last = life.at
 			}
 		case <-b.controller.ended:
 			return last, fmt.Errorf("the controller ended: see %s", b.controllerLog)
@@ -229,7 +285,7 @@ func (b *bench) bringUp(ctx context.Context, proxies []*proxy) (time.Time, error
 
 func (b *bench) change(ctx context.Context, found *result) error {
 	var err error
-	if found.Single, err = b.singleChanges(ctx); err != nil {
+	if found.Single, err = b.singleChanges(ctx, b.groups); err != nil {
 		return err
 	}
 	if found.Churn, err = b.churnChanges(ctx); err != nil {
@@ -237,10 +293,17 @@ func (b *bench) change(ctx context.Context, found *result) error {
 	}
 	if !hasTrafficPolicies(ctx, b.writer) {
 		log.Print("routing changes are left out: the TrafficPolicy kind is not installed")
-		return nil
+	} else if found.Route, err = b.routeChanges(ctx); err != nil {
+		return err
 	}
-	found.Route, err = b.routeChanges(ctx)
-	return err
+	if b.odd > 0 {
+		if found.Odd, err = b.oddChanges(ctx); err != nil {
+			return err
+		}
+	}
+	found.MemoryMaxMiB = b.controller.memoryMiB("VmHWM")
+	found.StreamsLost = b.lost.Load()
+	return nil
 }
 
 func tlsConfig(caFile, serverName string) (*tls.Config, error) {
@@ -258,18 +321,11 @@ func tlsConfig(caFile, serverName string) (*tls.Config, error) {
 	return config, nil
 }
 
-// dialOptions are those of a proxy that shows `certificate`.
-func dialOptions(config *tls.Config, certificate *tls.Certificate) []grpc.DialOption {
+// dialer connects as a proxy that shows `certificate`.
+func dialer(address string, config *tls.Config, certificate *tls.Certificate) func(context.Context) (net.Conn, error) {
 	config = config.Clone()
 	config.Certificates = []tls.Certificate{*certificate}
-	// The controller is dialled before it listens: try often, so that readiness is seen at once.
-	eager := grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond},
-		MinConnectTimeout: 5 * time.Second,
-	}
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(config)),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)),
-		grpc.WithConnectParams(eager),
-	}
+	config.NextProtos = []string{"h2"}
+	dialer := tls.Dialer{Config: config}
+	return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", address) }
 }

@@ -76,7 +76,7 @@ func (w world) podObject(service, endpoint int) *corev1.Pod {
 				"app": serviceName(service), "version": "v1", "pod-template-hash": "5d4f8c7b9",
 				"topology.kubernetes.io/zone": zoneName(node),
 			},
-			Annotations: map[string]string{"leno.dev/inject": "enabled"},
+			Annotations: map[string]string{"leno.dev/inject": "enabled", "leno.dev/injected": "1.2.3"},
 		},
 		Spec:   w.podSpec(service, node),
 		Status: podStatus(w.address(service, endpoint), node),

@@ -45,17 +45,17 @@ func (b *bench) observe(run func() ([]*change, error)) (*phase, error) {
 		latencies:      b.book.latencies(changes),
 		CPUMsPerChange: hundredths(math.Max(0, used-b.idleCPU*elapsed) * 1e3 / count),
 		CPUPercent:     hundredths(used / elapsed * 100),
-		BytesPerChange: hundredths(float64(b.receivedBytes()-bytes) / count / float64(len(b.proxies))),
+		BytesPerChange: hundredths(float64(b.receivedBytes()-bytes) / count / float64(b.attached)),
 		Seconds:        hundredths(elapsed),
 	}, nil
 }
 
-// singleChanges changes one endpoint at a time, each after the one before has arrived everywhere.
-func (b *bench) singleChanges(ctx context.Context) (*phase, error) {
+// singleChanges changes one endpoint at a time, each after the one before has arrived everywhere, of the services of `groups`.
+func (b *bench) singleChanges(ctx context.Context, groups int) (*phase, error) {
 	return b.observe(func() ([]*change, error) {
 		var made []*change
 		for i := range b.singles {
-			service := b.changedService(i)
+			service := changedService(i, groups)
 			entered := b.book.add(service, b.usersOf(service))
 			if err := b.write(entered, func() error { return putMarker(ctx, b.writer, b.world, service, entered.marker) }); err != nil {
 				return nil, err
@@ -100,7 +100,7 @@ func (b *bench) churnChanges(ctx context.Context) (*phase, error) {
 		started := time.Now()
 		for i := range int(b.churn.Seconds() * float64(b.rate)) {
 			time.Sleep(time.Until(started.Add(time.Duration(i) * time.Second / time.Duration(b.rate))))
-			service := b.changedService(i)
+			service := changedService(i, b.groups)
 			entered := b.book.add(service, b.usersOf(service))
 			made = append(made, entered)
 			writers.Go(func() error {
@@ -139,13 +139,13 @@ func (b *bench) await(entered *change, limit time.Duration) bool {
 	return false
 }
 
-func (b *bench) changedService(i int) int { return (i*serviceStep + 5) % (b.groups * servicesPerProxy) }
+func changedService(i, groups int) int { return (i*serviceStep + 5) % (groups * servicesPerProxy) }
 
-// usersOf says of each proxy whether it uses a service.
+// usersOf says of each proxy whether it uses a service now.
 func (b *bench) usersOf(service int) []bool {
 	users := make([]bool, len(b.proxies))
 	for number := range users {
-		users[number] = b.groupOf(number) == service/servicesPerProxy
+		users[number] = number < b.attached && b.groupOf(number) == service/servicesPerProxy
 	}
 	return users
 }

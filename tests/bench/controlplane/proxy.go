@@ -4,19 +4,21 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 const (
 	serviceType   = "type.googleapis.com/leno.dev.Service"
 	endpointsType = "type.googleapis.com/leno.dev.Endpoints"
 	deltaStream   = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-	grpcHeadLen   = 5
-	retryPause    = 50 * time.Millisecond
+	// How long a proxy waits before it connects again, on average. The first one of a bench is eager, so
+	// that readiness is seen at once.
+	retryPause = 200 * time.Millisecond
+	eagerPause = 5 * time.Millisecond
 )
 
 // proxy is one simulated sidecar. It subscribes to some services and then, as each comes, to its
@@ -25,76 +27,104 @@ type proxy struct {
 	number   int
 	nodeID   string // namespace/pod
 	services []string
-	book     *changeBook
-	dial     []grpc.DialOption
+	book     *changeBook // nil: it is not awaited, and what it holds is not noted
+	dial     func(context.Context) (net.Conn, error)
+	eager    bool
+	mute     bool      // never acknowledges anything
+	deaf     *deafness // for a proxy that stops reading
 
 	namespace, serviceAccount string
 
-	bytes  atomic.Int64
-	lost   *atomic.Int64 // streams that ended after they were complete, of all proxies
-	once   sync.Once
-	ready  chan struct{} // closed when it holds everything it subscribed to
-	readyT time.Time     // valid once `ready` is closed
+	bytes, responses atomic.Int64
+	lost             *atomic.Int64 // streams that ended after they were complete
+	life             atomic.Pointer[life]
+}
+
+// life is the time from one start of the controller to its end.
+type life struct {
+	once  sync.Once
+	ready chan struct{} // closed when the proxy holds everything it subscribed to
+	at    time.Time     // valid once `ready` is closed
+}
+
+func newLife() *life { return &life{ready: make(chan struct{})} }
+
+// deafness stops a proxy from reading, for a while.
+type deafness struct {
+	stopped atomic.Bool
+	resumed chan struct{}
 }
 
 func newProxy(number int, w world, services []string, book *changeBook, lost *atomic.Int64) *proxy {
 	service, endpoint := number/w.endpoints, number%w.endpoints
-	return &proxy{
-		number: number, services: services, book: book, lost: lost, ready: make(chan struct{}),
+	p := &proxy{
+		number: number, services: services, book: book, lost: lost,
 		nodeID:    w.namespace(service) + "/" + podName(service, endpoint),
 		namespace: w.namespace(service), serviceAccount: serviceName(service),
 	}
+	p.life.Store(newLife())
+	return p
 }
 
-// run keeps a stream open until the context ends; a stream that breaks early is opened again.
-func (p *proxy) run(ctx context.Context, address string) {
-	connection, err := grpc.NewClient("passthrough:///"+address, p.dial...)
-	if err != nil {
-		log.Fatalf("%s: %v", address, err)
-	}
-	defer connection.Close()
+// run keeps a stream open until the context ends; a stream that breaks is opened again.
+func (p *proxy) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := p.stream(ctx, connection)
+		err := p.stream(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		select {
-		case <-p.ready:
-			p.lost.Add(1)
-			log.Printf("proxy %d lost its stream: %v", p.number, err)
+		case <-p.life.Load().ready:
+			if p.lost.Add(1) == 1 {
+				log.Printf("proxy %d is the first to lose its stream: %v", p.number, err)
+			}
 		default:
 		}
-		time.Sleep(retryPause)
+		pause := eagerPause
+		if !p.eager {
+			pause = retryPause/2 + rand.N(retryPause)
+		}
+		time.Sleep(pause)
 	}
 }
 
-func (p *proxy) stream(ctx context.Context, connection *grpc.ClientConn) error {
-	description := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
-	stream, err := connection.NewStream(ctx, description, deltaStream, grpc.WaitForReady(true))
+func (p *proxy) stream(ctx context.Context) error {
+	connection, err := p.dial(ctx)
 	if err != nil {
 		return err
 	}
-	send := func(request deltaRequest) error {
-		message := request.encode()
-		return stream.SendMsg(&message)
+	defer connection.Close()
+	defer context.AfterFunc(ctx, func() { connection.Close() })()
+	window := streamWindow
+	if p.deaf != nil {
+		window = defaultWindow
 	}
-	if err := send(deltaRequest{nodeID: p.nodeID, typeURL: serviceType, subscribe: p.services}); err != nil {
+	stream, err := openStream(connection, connection.RemoteAddr().String(), deltaStream, window)
+	if err != nil {
+		return err
+	}
+	if err := stream.send(deltaRequest{nodeID: p.nodeID, typeURL: serviceType, subscribe: p.services}.encode()); err != nil {
 		return err
 	}
 	missing := p.wanted()
 	for {
-		var message []byte
-		if err := stream.RecvMsg(&message); err != nil {
+		message, err := stream.receive()
+		if err != nil {
 			return err
 		}
 		response := p.take(message, time.Now())
-		if err := send(deltaRequest{typeURL: response.typeURL, nonce: response.nonce}); err != nil {
-			return err
-		}
-		if endpoints := p.settle(response, missing); len(endpoints) > 0 {
-			if err := send(deltaRequest{typeURL: endpointsType, subscribe: endpoints}); err != nil {
+		if !p.mute {
+			if err := stream.send(deltaRequest{typeURL: response.typeURL, nonce: response.nonce}.encode()); err != nil {
 				return err
 			}
+		}
+		if endpoints := p.settle(response, missing); len(endpoints) > 0 {
+			if err := stream.send(deltaRequest{typeURL: endpointsType, subscribe: endpoints}.encode()); err != nil {
+				return err
+			}
+		}
+		if p.deaf != nil && p.deaf.stopped.Load() {
+			<-p.deaf.resumed
 		}
 	}
 }
@@ -112,7 +142,10 @@ func (p *proxy) wanted() map[string]bool {
 // take counts a response and notes the changes it carries.
 func (p *proxy) take(message []byte, at time.Time) deltaResponse {
 	p.bytes.Add(int64(len(message) + grpcHeadLen))
-	findMarkers(message, func(marker int) { p.book.received(p.number, marker, at) })
+	p.responses.Add(1)
+	if p.book != nil {
+		findMarkers(message, func(marker int) { p.book.received(p.number, marker, at) })
+	}
 	return decodeResponse(message)
 }
 
@@ -129,9 +162,10 @@ func (p *proxy) settle(response deltaResponse, missing map[string]bool) (endpoin
 		delete(missing, key)
 	}
 	if len(missing) == 0 {
-		p.once.Do(func() {
-			p.readyT = time.Now()
-			close(p.ready)
+		life := p.life.Load()
+		life.once.Do(func() {
+			life.at = time.Now()
+			close(life.ready)
 		})
 	}
 	return endpoints

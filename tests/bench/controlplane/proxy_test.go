@@ -4,14 +4,32 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 )
+
+// rawCodec passes messages as bytes.
+type rawCodec struct{}
+
+var _ encoding.CodecV2 = rawCodec{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(message any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*message.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, message any) error {
+	*message.(*[]byte) = data.Materialize()
+	return nil
+}
 
 // request is what the proxy under test sent, decoded by hand.
 type request struct {
@@ -76,6 +94,13 @@ func serve(t *testing.T, contents <-chan string) (address string, requests <-cha
 	return listener.Addr().String(), seen
 }
 
+func plainly(address string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+}
+
 func TestAProxySubscribesToServicesThenTheirEndpointsAndAcknowledgesBoth(t *testing.T) {
 	contents := make(chan string, 2)
 	address, requests := serve(t, contents)
@@ -86,13 +111,10 @@ func TestAProxySubscribesToServicesThenTheirEndpointsAndAcknowledgesBoth(t *test
 
 	w := world{services: 10, endpoints: 10, perNamespace: 10}
 	p := newProxy(0, w, []string{"ns-0/svc-0", "ns-0/svc-1"}, book, &atomic.Int64{})
-	p.dial = []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})),
-	}
+	p.dial = plainly(address)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go p.run(ctx, address)
+	go p.run(ctx)
 
 	want := []request{
 		{node: "ns-0/svc-0-0", typeURL: serviceType, subscribe: []string{"ns-0/svc-0", "ns-0/svc-1"}},
@@ -106,6 +128,45 @@ func TestAProxySubscribesToServicesThenTheirEndpointsAndAcknowledgesBoth(t *test
 			t.Fatalf("the proxy sent %+v, want %+v", got, w)
 		}
 	}
-	<-p.ready
+	<-p.life.Load().ready
 	<-made.complete
+}
+
+func TestResponsesLongerThanTheWindowsArriveWholeAndAreAnsweredOneByOne(t *testing.T) {
+	contents := make(chan string, 2)
+	address, requests := serve(t, contents)
+	contents <- strings.Repeat("s", 3*streamWindow)
+	contents <- strings.Repeat("e", streamWindow)
+	w := world{services: 10, endpoints: 10, perNamespace: 10}
+	p := newProxy(0, w, []string{"ns-0/svc-0"}, nil, &atomic.Int64{})
+	p.dial = plainly(address)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go p.run(ctx)
+	<-p.life.Load().ready
+	for range 4 {
+		<-requests
+	}
+	if got := p.bytes.Load(); got < 4*streamWindow {
+		t.Errorf("%d bytes came of more than %d", got, 4*streamWindow)
+	}
+}
+
+func TestAProxyThatIsMuteAcknowledgesNothing(t *testing.T) {
+	contents := make(chan string, 2)
+	address, requests := serve(t, contents)
+	contents <- "a service"
+	contents <- "endpoints"
+	w := world{services: 10, endpoints: 10, perNamespace: 10}
+	p := newProxy(0, w, []string{"ns-0/svc-0"}, nil, &atomic.Int64{})
+	p.dial, p.mute = plainly(address), true
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go p.run(ctx)
+	<-p.life.Load().ready
+	for range 2 {
+		if got := <-requests; got.nonce != "" {
+			t.Errorf("it acknowledged %q", got.nonce)
+		}
+	}
 }

@@ -1,26 +1,6 @@
 package main
 
-import (
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
-)
-
-// rawCodec passes messages as bytes: hundreds of simulated proxies must cost little themselves.
-type rawCodec struct{}
-
-var _ encoding.CodecV2 = rawCodec{}
-
-func (rawCodec) Name() string { return "proto" }
-
-func (rawCodec) Marshal(message any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*message.(*[]byte))}, nil
-}
-
-func (rawCodec) Unmarshal(data mem.BufferSlice, message any) error {
-	*message.(*[]byte) = data.Materialize()
-	return nil
-}
+import "google.golang.org/protobuf/encoding/protowire"
 
 func appendString(message []byte, field protowire.Number, value string) []byte {
 	return protowire.AppendString(protowire.AppendTag(message, field, protowire.BytesType), value)
