@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use leno_translate::Translator;
@@ -75,10 +76,11 @@ async fn without_cluster(settings: Settings, folder: PathBuf, mut tasks: Tasks) 
 
 /// Starts every part.
 async fn start(settings: Settings, client: Client, tasks: &mut Tasks) -> anyhow::Result<Shared> {
-    let serving = certificates(&settings, client.clone()).await?;
     let metrics = Arc::new(Metrics::default());
     let actual = Arc::new(Actual::new(&settings.namespace, NAME));
+    // Lists take the longest: they come in while everything else is made ready.
     let publisher = publish(&settings, client.clone(), &actual, &metrics, tasks);
+    let serving = certificates(&settings, client.clone()).await?;
     let (desk, health) = (Arc::new(Desk::default()), Arc::new(Health::default()));
     let (leading, is_leading) = watch::channel(false);
     let signer = authority(&settings, &client, &publisher, &health, is_leading, tasks).await?;
@@ -147,7 +149,7 @@ async fn client(settings: &Settings) -> anyhow::Result<Client> {
     };
     // A watch is silent while nothing changes, up to its own timeout; other calls bring their own.
     config.read_timeout = None;
-    Ok(Client::try_from(config)?)
+    Ok(ClientBuilder::try_from(config)?.with_layer(&source::protobuf::Layer).build())
 }
 
 /// Certificates to serve from the first moment on.

@@ -111,8 +111,7 @@ impl Translator {
     /// Takes in a whole list of one kind: what is absent is deleted, what is equal touches nothing.
     /// Changes of other kinds are left out.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Change>) -> Touched {
-        let mut absent: BTreeSet<ObjectKey> =
-            self.namespaces.values().flat_map(|it| it.names(kind).into_iter().map(|name| it.key(kind, &name))).collect();
+        let mut absent = self.keys(kind);
         let mut touched = Touched::default();
         for change in objects {
             let key = change.key();
@@ -128,6 +127,11 @@ impl Translator {
             touched.merge(self.put(&key, None));
         }
         touched
+    }
+
+    /// The keys of all objects of `kind`.
+    pub fn keys(&self, kind: Kind) -> BTreeSet<ObjectKey> {
+        self.namespaces.values().flat_map(|it| it.names(kind).into_iter().map(|name| it.key(kind, &name))).collect()
     }
 
     /// The service, if it is in the mesh.

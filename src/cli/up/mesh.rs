@@ -48,7 +48,7 @@ impl Mesh {
     /// Takes in one event; gives it as the publisher is to see it.
     pub fn take(&mut self, event: SourceEvent) -> SourceEvent {
         match event {
-            SourceEvent::Keys(..) | SourceEvent::Addresses(..) => event,
+            SourceEvent::Listing(_) | SourceEvent::Whole(_) | SourceEvent::Keys(..) | SourceEvent::Addresses(..) => event,
             SourceEvent::Changed(change) => SourceEvent::Changed(self.change(change)),
             SourceEvent::Listed(kind, changes) => {
                 let listed: BTreeSet<ObjectKey> = changes.iter().map(Change::key).collect();

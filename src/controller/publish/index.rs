@@ -4,14 +4,14 @@
 //! writers to wake. A change costs what it touches among that which is subscribed to: a resource is computed and encoded
 //! once, compared with what was last sent, and its bytes are shared by every connection.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use leno_core::names::{Name, ServiceId, WorkloadId};
 use leno_core::trust::{Held, Trust};
-use leno_translate::{Kind, Touched, Translator};
+use leno_translate::{Change, Kind, ObjectKey, Touched, Translator};
 use leno_xds::encode::{encode_endpoints, encode_service, encode_workload};
 use leno_xds::message::Encoded;
 use leno_xds::security::encode_trust;
@@ -31,6 +31,8 @@ pub(super) struct Index {
     translator: Translator,
     required: BTreeSet<Kind>,
     listed: BTreeSet<Kind>,
+    /// Of each kind whose list is under way, the objects that have not come yet: those that are left at its end are gone.
+    absent: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// Whether what is served is never a part.
     ready: bool,
     /// Whether keys may be wanted elsewhere than before.
@@ -85,6 +87,7 @@ impl Index {
             ready: required.is_empty(),
             required,
             listed: BTreeSet::new(),
+            absent: BTreeMap::new(),
             policies_changed: false,
             meshes_changed: false,
             members: HashMap::new(),
@@ -129,21 +132,12 @@ impl Index {
         let was_ready = self.is_ready();
         let mut touched = Touched::default();
         for event in events {
-            match event {
-                SourceEvent::Changed(change) => {
-                    let kind = change.key().kind;
-                    self.policies_changed |= kind == Kind::SecurityPolicy;
-                    self.meshes_changed |= kind == Kind::MeshService;
-                    touched.merge(self.translator.apply(change));
-                }
-                SourceEvent::Keys(uri, fetched) => touched.merge(self.translator.set_keys(&uri, fetched)),
-                SourceEvent::Addresses(host, found) => touched.merge(self.translator.set_addresses(&host, found)),
-                SourceEvent::Listed(kind, objects) => {
-                    self.policies_changed |= kind == Kind::SecurityPolicy;
-                    self.meshes_changed |= kind == Kind::MeshService;
-                    touched.merge(self.translator.replace(kind, objects));
-                    self.listed.insert(kind);
-                }
+            let of_event = self.take_in(event);
+            if was_ready {
+                touched.merge(of_event);
+            } else {
+                // Everything that is subscribed to is computed when the lists are in.
+                touched.reports.extend(of_event.reports);
             }
         }
         self.ready =
@@ -157,6 +151,46 @@ impl Index {
             }
         }
         self.receipts.book(|ledger| ledger.reports(touched.reports));
+    }
+
+    /// Brings the translator up to date with one event.
+    fn take_in(&mut self, event: SourceEvent) -> Touched {
+        match event {
+            SourceEvent::Changed(change) => {
+                let key = change.key();
+                self.note(key.kind);
+                if let Some(absent) = self.absent.get_mut(&key.kind) {
+                    absent.remove(&key);
+                }
+                self.translator.apply(change)
+            }
+            SourceEvent::Keys(uri, fetched) => self.translator.set_keys(&uri, fetched),
+            SourceEvent::Addresses(host, found) => self.translator.set_addresses(&host, found),
+            SourceEvent::Listed(kind, objects) => {
+                self.note(kind);
+                self.listed.insert(kind);
+                self.translator.replace(kind, objects)
+            }
+            SourceEvent::Listing(kind) => {
+                self.absent.insert(kind, self.translator.keys(kind));
+                Touched::default()
+            }
+            SourceEvent::Whole(kind) => {
+                self.note(kind);
+                self.listed.insert(kind);
+                let mut touched = Touched::default();
+                for key in self.absent.remove(&kind).unwrap_or_default() {
+                    touched.merge(self.translator.apply(Change::Delete(key)));
+                }
+                touched
+            }
+        }
+    }
+
+    /// Objects of `kind` have changed.
+    fn note(&mut self, kind: Kind) {
+        self.policies_changed |= kind == Kind::SecurityPolicy;
+        self.meshes_changed |= kind == Kind::MeshService;
     }
 
     /// By which roots proxies verify each other from now on.

@@ -349,6 +349,8 @@ enum Step {
     Hosts(u8, Option<u8>),
     Versions(u8),
     Pods(bool),
+    /// A list of Services that come one by one, with how many of them before the list breaks off and begins again.
+    Services(Vec<u8>, usize),
     Settle,
     Reconnect(usize),
 }
@@ -375,6 +377,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..3, prop::option::of(0u8..3)).prop_map(|(name, host)| Step::Hosts(name, host)),
         1 => (0u8..3).prop_map(Step::Versions),
         1 => any::<bool>().prop_map(Step::Pods),
+        1 => (prop::collection::vec(0u8..3, 0..3), 0usize..3).prop_map(|(names, broken)| Step::Services(names, broken)),
         2 => Just(Step::Settle),
         1 => (0usize..2).prop_map(Step::Reconnect),
     ]
@@ -388,6 +391,7 @@ impl Mesh {
             Step::Unsubscribe(proxy, index) => return self.unsubscribe(proxy, &subject(index)),
             Step::Settle => return self.settle(),
             Step::Reconnect(proxy) => return self.reconnect(proxy),
+            Step::Services(names, broken) => return self.list_services(&names, broken),
             Step::Service(index, Some(vip)) => changed(&service(name(index), vip)),
             Step::Service(index, None) => SourceEvent::Changed(Change::Delete(ObjectKey::new(Kind::Service, "shop", name(index)))),
             Step::Slice(index, mut hosts) => {
@@ -400,6 +404,19 @@ impl Mesh {
             Step::Pods(second) => listed(Kind::Pod, &[pod("payment", 1, if second { "v2" } else { "v1" })]),
         };
         self.index.apply([event], now());
+    }
+
+    /// Lists Services one by one; in the end there are those and no others.
+    fn list_services(&mut self, names: &[u8], broken: usize) {
+        let events = |count: usize| {
+            let listed = names.iter().take(count).map(|index| changed(&service(NAMES[usize::from(*index)], index + 1)));
+            [SourceEvent::Listing(Kind::Service)].into_iter().chain(listed).collect::<Vec<_>>()
+        };
+        self.index.apply(events(broken), now());
+        self.index.apply(events(usize::MAX), now());
+        self.index.apply([SourceEvent::Whole(Kind::Service)], now());
+        let present: BTreeSet<_> = names.iter().map(|index| ObjectKey::new(Kind::Service, "shop", NAMES[usize::from(*index)])).collect();
+        assert_eq!(self.index.translator().keys(Kind::Service), present);
     }
 
     /// What the law demands of one proxy: exactly what the translator says now of what it subscribes to.
@@ -462,6 +479,29 @@ proptest! {
             mesh.check(&mesh.proxies[index])?;
         }
     }
+}
+
+#[test]
+fn nothing_is_gone_before_a_list_is_whole_and_nothing_is_served_before_the_first_ones_are() {
+    let mut mesh = Mesh::new(1);
+    for kind in REQUIRED_OF_CLUSTER {
+        assert!(!mesh.index.is_ready());
+        mesh.index.apply([SourceEvent::Listing(kind)], now());
+        if kind == Kind::Service {
+            mesh.index.apply([changed(&service("cart", 1)), changed(&service("web", 2))], now());
+        }
+        mesh.index.apply([SourceEvent::Whole(kind)], now());
+    }
+    assert!(mesh.index.is_ready());
+    mesh.subscribe(0, Subject::Service(id("cart")));
+    mesh.settle();
+    mesh.index.apply([SourceEvent::Listing(Kind::Service), changed(&service("web", 2))], now());
+    mesh.settle();
+    assert!(mesh.proxies[0].services.contains_key(&id("cart")), "the list is not whole");
+    mesh.index.apply([SourceEvent::Whole(Kind::Service)], now());
+    mesh.settle();
+    assert!(!mesh.proxies[0].services.contains_key(&id("cart")));
+    assert_eq!(mesh.index.translator().keys(Kind::Service).len(), 1);
 }
 
 #[test]

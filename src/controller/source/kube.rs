@@ -1,6 +1,7 @@
 //! Objects of a Kubernetes cluster: one watch for each kind, each on its own.
 //!
-//! A kind begins with the list of all its objects and goes on with their changes; a watch that breaks begins again. A kind
+//! A kind begins with the list of all its objects and goes on with their changes; a watch that breaks begins again. Objects of a list are
+//! handed on one by one as they come, so that a hundred thousand of them are never held beside what is made of them. A kind
 //! whose definition is not installed has no objects, which is said at once so that nobody waits for it.
 
 use std::sync::Arc;
@@ -72,12 +73,12 @@ impl Source {
         S: futures_util::Stream<Item = Result<Event<W>, watcher::Error>>,
     {
         pin_mut!(stream);
-        let (mut listed, mut wait) = (Vec::new(), WAIT_MIN);
+        let (mut count, mut wait) = (0, WAIT_MIN);
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => {
                     wait = WAIT_MIN;
-                    self.event(event, &mut listed).await?;
+                    self.event(event, &mut count).await?;
                 }
                 Err(error) => {
                     self.error::<W>(&error, listing).await?;
@@ -89,14 +90,20 @@ impl Source {
         Ok(())
     }
 
-    async fn event<W: Watchable>(&self, event: Event<W>, listed: &mut Vec<Change>) -> Result<(), Closed> {
+    /// Hands on one event; `count` is that of the objects listed so far.
+    async fn event<W: Watchable>(&self, event: Event<W>, count: &mut usize) -> Result<(), Closed> {
         match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(object) => listed.push(object.change()),
+            Event::Init => {
+                *count = 0;
+                self.send(SourceEvent::Listing(W::KIND)).await?;
+            }
+            Event::InitApply(object) => {
+                *count += 1;
+                self.send(SourceEvent::Changed(object.change())).await?;
+            }
             Event::InitDone => {
-                let objects = std::mem::take(listed);
-                tracing::info!(kind = %W::kind(&()), count = objects.len(), "listed");
-                self.send(SourceEvent::Listed(W::KIND, objects)).await?;
+                tracing::info!(kind = %W::kind(&()), count = *count, "listed");
+                self.send(SourceEvent::Whole(W::KIND)).await?;
             }
             Event::Apply(object) => self.send(SourceEvent::Changed(object.change())).await?,
             Event::Delete(object) => self.send(SourceEvent::Changed(Change::Delete(object.key()))).await?,
@@ -111,7 +118,8 @@ impl Source {
             Problem::NoStreaming => return Err(Stop::Unsupported),
             Problem::Missing => {
                 tracing::warn!(%kind, "the cluster does not know this kind: install Leno's definitions (helm upgrade, or kubectl apply -f crds/)");
-                self.send(SourceEvent::Listed(W::KIND, Vec::new())).await?;
+                self.send(SourceEvent::Listing(W::KIND)).await?;
+                self.send(SourceEvent::Whole(W::KIND)).await?;
             }
             Problem::Forbidden => {
                 tracing::error!(%kind, %error, "the controller may not read this kind: give its service account get, list and watch (the chart's ClusterRole does)");
@@ -214,6 +222,8 @@ mod tests {
             said.push(match event {
                 SourceEvent::Changed(Change::Apply(object)) => format!("apply {}", object.key()),
                 SourceEvent::Changed(change) => format!("{change:?}"),
+                SourceEvent::Listing(kind) => format!("{kind:?} listing"),
+                SourceEvent::Whole(kind) => format!("{kind:?} whole"),
                 SourceEvent::Listed(kind, objects) => format!("{kind:?} listed {}", objects.len()),
                 SourceEvent::Keys(uri, _) => format!("keys of {uri}"),
                 SourceEvent::Addresses(host, _) => format!("addresses of {host}"),
@@ -227,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_that_broke_off_is_never_told_and_the_next_is_told_whole() {
+    async fn a_list_that_broke_off_is_never_told_to_be_whole_and_the_next_is() {
         let events = vec![
             Ok(Event::Init),
             Ok(Event::InitApply(service("half"))),
@@ -238,12 +248,22 @@ mod tests {
             Ok(Event::InitDone),
             Ok(Event::Apply(service("web"))),
         ];
-        assert_eq!(said(events).await, ["Service listed 2", "apply Service shop/web"]);
+        let expected = [
+            "Service listing",
+            "apply Service shop/half",
+            "Service listing",
+            "apply Service shop/cart",
+            "apply Service shop/payment",
+            "Service whole",
+            "apply Service shop/web",
+        ];
+        assert_eq!(said(events).await, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_kind_that_is_not_installed_has_no_objects_and_is_asked_for_again() {
         let events = vec![Err(refused(404)), Ok(Event::Init), Ok(Event::InitApply(service("cart"))), Ok(Event::InitDone)];
-        assert_eq!(said(events).await, ["Service listed 0", "Service listed 1"]);
+        let expected = ["Service listing", "Service whole", "Service listing", "apply Service shop/cart", "Service whole"];
+        assert_eq!(said(events).await, expected);
     }
 }

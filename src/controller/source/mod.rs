@@ -2,6 +2,7 @@
 
 pub mod folder;
 pub mod kube;
+pub(crate) mod protobuf;
 mod watchable;
 
 use std::net::IpAddr;
@@ -17,6 +18,11 @@ pub enum SourceEvent {
     Changed(Change),
     /// All objects of a kind, as they are now, as changes that apply them: what is absent is gone.
     Listed(Kind, Vec<Change>),
+    /// A list of all objects of a kind begins, which come as changes. One that began before and did not come to its end counts for nothing
+    /// but the objects that came.
+    Listing(Kind),
+    /// That list is whole: objects of the kind that have not come since it began are gone.
+    Whole(Kind),
     /// What came of fetching the keys of token issuers at a URL: a key set, or why there is none.
     Keys(Name, Result<Name, String>),
     /// What came of looking up a host name outside the cluster: its addresses, or why there are none.

@@ -27,6 +27,8 @@ struct State {
     /// Addresses in each slice of the controller's own Service.
     slices: BTreeMap<ObjectKey, Vec<IpAddr>>,
     dirty: BTreeSet<ObjectKey>,
+    /// What is known of each kind whose list is under way and has not come yet.
+    absent: BTreeMap<Kind, BTreeSet<ObjectKey>>,
 }
 
 impl Actual {
@@ -46,7 +48,13 @@ impl Actual {
         let mut state = self.lock();
         match event {
             SourceEvent::Changed(change) => self.change(&mut state, change),
-            SourceEvent::Listed(kind, changes) => self.list(&mut state, *kind, changes),
+            SourceEvent::Listed(kind, changes) => {
+                state.begin(*kind);
+                changes.iter().for_each(|change| self.change(&mut state, change));
+                state.end(*kind);
+            }
+            SourceEvent::Listing(kind) => state.begin(*kind),
+            SourceEvent::Whole(kind) => state.end(*kind),
             SourceEvent::Keys(..) | SourceEvent::Addresses(..) => (),
         }
         let peers: BTreeSet<IpAddr> = state.slices.values().flatten().copied().collect();
@@ -62,47 +70,30 @@ impl Actual {
         }
     }
 
-    fn list(&self, state: &mut State, kind: Kind, changes: &[Change]) {
-        match kind {
-            Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => {
-                let before: Vec<_> = state.statuses.keys().filter(|key| key.kind == kind).cloned().collect();
-                state.dirty.extend(before.iter().cloned());
-                state.statuses.retain(|key, _| key.kind != kind);
-            }
-            Kind::EndpointSlice => state.slices.clear(),
-            Kind::Service | Kind::Pod | Kind::Workload => return,
-        }
-        changes.iter().for_each(|change| self.change(state, change));
-    }
-
     fn change(&self, state: &mut State, change: &Change) {
         match change {
             Change::Apply(Object::MeshService(object)) => {
                 let status = object.status.clone().map(|status| Status::MeshService(Box::new(status)));
-                state.set(Object::MeshService(object.clone()).key(), status);
+                state.set(change.key(), status);
             }
             Change::Apply(Object::TrafficPolicy(object)) => {
                 let status = object.status.clone().map(|status| Status::TrafficPolicy(Box::new(status)));
-                state.set(Object::TrafficPolicy(object.clone()).key(), status);
+                state.set(change.key(), status);
             }
             Change::Apply(Object::SecurityPolicy(object)) => {
                 let status = object.status.clone().map(|status| Status::SecurityPolicy(Box::new(status)));
-                state.set(Object::SecurityPolicy(object.clone()).key(), status);
+                state.set(change.key(), status);
             }
             Change::Apply(Object::EndpointSlice(slice)) => {
                 let ours = *slice.namespace == *self.namespace && slice.service.as_deref() == Some(&*self.service);
                 if ours {
-                    let key = Object::EndpointSlice(slice.clone()).key();
+                    let key = ObjectKey::new(Kind::EndpointSlice, slice.namespace.clone(), slice.name.clone());
+                    state.came(&key);
                     state.slices.insert(key, slice.endpoints.iter().map(|endpoint| endpoint.address).collect());
                 }
             }
             Change::Apply(Object::Service(_) | Object::Pod(_) | Object::Workload(_)) | Change::Unreadable { .. } => (),
-            Change::Delete(key) => {
-                state.slices.remove(key);
-                if state.statuses.remove(key).is_some() {
-                    state.dirty.insert(key.clone());
-                }
-            }
+            Change::Delete(key) => state.forget(key),
         }
     }
 
@@ -140,7 +131,33 @@ impl Actual {
 }
 
 impl State {
+    /// A list of `kind` begins.
+    fn begin(&mut self, kind: Kind) {
+        let known = self.statuses.keys().chain(self.slices.keys()).filter(|key| key.kind == kind).cloned().collect();
+        self.absent.insert(kind, known);
+    }
+
+    /// An object came, perhaps of a list.
+    fn came(&mut self, key: &ObjectKey) {
+        if let Some(absent) = self.absent.get_mut(&key.kind) {
+            absent.remove(key);
+        }
+    }
+
+    /// A list of `kind` is whole: what it did not have is gone.
+    fn end(&mut self, kind: Kind) {
+        self.absent.remove(&kind).into_iter().flatten().for_each(|key| self.forget(&key));
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.slices.remove(key);
+        if self.statuses.remove(key).is_some() {
+            self.dirty.insert(key.clone());
+        }
+    }
+
     fn set(&mut self, key: ObjectKey, status: Option<Status>) {
+        self.came(&key);
         if self.statuses.get(&key) == status.as_ref() {
             return;
         }
@@ -181,6 +198,21 @@ mod tests {
         actual.wrote(key(), seen);
         actual.see(&policy(&json!({"observedGeneration": 1})));
         assert!(actual.lock().dirty.is_empty(), "the watch shows what was written");
+    }
+
+    #[tokio::test]
+    async fn what_a_list_did_not_have_is_gone_when_it_is_whole() {
+        let actual = Actual::new("leno-system", "leno-controller");
+        actual.see(&policy(&json!({"observedGeneration": 1})));
+        assert_eq!(actual.changed().await, BTreeSet::from([key()]));
+        actual.see(&SourceEvent::Listing(Kind::TrafficPolicy));
+        actual.see(&policy(&json!({"observedGeneration": 1})));
+        actual.see(&SourceEvent::Whole(Kind::TrafficPolicy));
+        assert!(actual.status(&key()).is_some() && actual.lock().dirty.is_empty(), "it came again as it was");
+        actual.see(&SourceEvent::Listing(Kind::TrafficPolicy));
+        assert!(actual.status(&key()).is_some());
+        actual.see(&SourceEvent::Whole(Kind::TrafficPolicy));
+        assert_eq!((actual.status(&key()), actual.changed().await), (None, BTreeSet::from([key()])));
     }
 
     #[test]

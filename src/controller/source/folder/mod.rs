@@ -186,7 +186,11 @@ mod tests {
         update(&mut folder, &[("a", service("cart", 80))]);
         let counts = folder.listed().into_iter().map(|event| match event {
             SourceEvent::Listed(kind, objects) => (kind, objects.len()),
-            other @ (SourceEvent::Changed(_) | SourceEvent::Keys(..) | SourceEvent::Addresses(..)) => panic!("{other:?}"),
+            other @ (SourceEvent::Changed(_)
+            | SourceEvent::Listing(_)
+            | SourceEvent::Whole(_)
+            | SourceEvent::Keys(..)
+            | SourceEvent::Addresses(..)) => panic!("{other:?}"),
         });
         let counts: BTreeMap<_, _> = counts.collect();
         assert_eq!(counts.len(), Kind::ALL.len());

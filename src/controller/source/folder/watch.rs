@@ -129,6 +129,8 @@ mod tests {
             SourceEvent::Changed(Change::Delete(key)) => format!("delete {key}"),
             other @ (SourceEvent::Changed(Change::Unreadable { .. })
             | SourceEvent::Listed(..)
+            | SourceEvent::Listing(_)
+            | SourceEvent::Whole(_)
             | SourceEvent::Keys(..)
             | SourceEvent::Addresses(..)) => {
                 panic!("{other:?}")
