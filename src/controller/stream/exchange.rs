@@ -1,20 +1,17 @@
 //! One request of one proxy: which method it is, and what is read from a stream.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Method, Request, StatusCode};
 use jiff::Timestamp;
 use leno_xds::frame::{Decoder, FrameError};
+use leno_xds::message::Message;
 use leno_xds::server::ServerError;
 use leno_xds::{METHOD_PATH, SIGN_PATH};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::body::{Responses, trailers};
+use super::answer::{answer, begin, end, refuse, write};
 use super::peer::{Impostor, Peer, Stranger, check};
 use super::sign::sign;
 use crate::publish::outbox::{Ending, Outbox};
@@ -22,7 +19,7 @@ use crate::publish::{Caller, ConnectionId, Stopped};
 
 /// gRPC status codes.
 pub(super) mod code {
-    pub(in crate::stream) const OK: u8 = 0;
+    pub(super) const OK: u8 = 0;
     pub(in crate::stream) const INVALID_ARGUMENT: u8 = 3;
     pub(in crate::stream) const DEADLINE_EXCEEDED: u8 = 4;
     pub(in crate::stream) const PERMISSION_DENIED: u8 = 7;
@@ -63,53 +60,61 @@ impl ExchangeError {
 
 impl Server {
     /// Answers a request: the response begins at once and is written as long as the stream lives.
-    pub(super) async fn exchange(self: Arc<Self>, peer: Arc<Peer>, request: Request<Incoming>) -> Result<Response<Responses>, Infallible> {
+    pub(super) async fn exchange(&self, peer: &Peer, request: Request<RecvStream>, mut respond: SendResponse<Message>) {
+        let respond = &mut respond;
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
-            return Ok(refused(StatusCode::METHOD_NOT_ALLOWED, HeaderMap::new()));
+            return refuse(respond, StatusCode::METHOD_NOT_ALLOWED, HeaderMap::new());
         }
         if !is_grpc(&head.headers) {
-            return Ok(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, HeaderMap::new()));
+            return refuse(respond, StatusCode::UNSUPPORTED_MEDIA_TYPE, HeaderMap::new());
         }
         match (head.uri.path(), &self.signer) {
-            (METHOD_PATH, _) => Ok(self.discover(&peer, body).await),
-            (SIGN_PATH, Some(signer)) => Ok(sign(signer, &head.headers, peer.address, body).await),
-            (path, _) => Ok(ended(&Ending { code: code::UNIMPLEMENTED, message: format!("this server does not know the method {path}") })),
+            (METHOD_PATH, _) => self.discover(peer, body, respond).await,
+            (SIGN_PATH, Some(signer)) => match sign(signer, &head.headers, peer.address, body).await {
+                Ok(message) => answer(respond, message),
+                Err(ending) => end(respond, &ending),
+            },
+            (path, _) => {
+                end(respond, &Ending { code: code::UNIMPLEMENTED, message: format!("this server does not know the method {path}") });
+            }
         }
     }
 
-    /// Opens a stream of resources, for who may have one.
-    async fn discover(self: Arc<Self>, peer: &Peer, body: Incoming) -> Response<Responses> {
+    /// Carries a stream of resources, for who may have one.
+    async fn discover(&self, peer: &Peer, body: RecvStream, respond: &mut SendResponse<Message>) {
         let caller = match peer.caller(self.signer.as_deref(), Timestamp::now()) {
             Ok(caller) => caller,
             Err(stranger) => {
                 self.signer.iter().for_each(|signer| signer.counts().stream_refused());
                 tracing::warn!(address = ?peer.address, %stranger, "a control stream was refused");
                 let code = if stranger == Stranger::NotReady { code::UNAVAILABLE } else { code::UNAUTHENTICATED };
-                return ended(&Ending { code, message: stranger.to_string() });
+                return end(respond, &Ending { code, message: stranger.to_string() });
             }
         };
-        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else { return ended(&farewell()) };
-        let over = CancellationToken::new();
-        let counters = self.publisher.counters().clone();
-        let responses = Responses::Open { outbox: outbox.clone(), counters, _over: over.clone().drop_guard() };
-        let server = self.clone();
-        self.tasks.spawn(async move {
+        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else { return end(respond, &farewell()) };
+        if let Some(mut stream) = begin(respond) {
+            let others = async {
+                tokio::join!(self.read(id, &outbox, &caller, body), self.leave(&outbox));
+                std::future::pending().await
+            };
             tokio::select! {
-                () = over.cancelled() => (),
-                () = server.read(id, &outbox, &caller, body) => over.cancelled().await,
-                () = server.cancel.cancelled() => {
-                    outbox.end(farewell());
-                    over.cancelled().await;
-                }
+                biased;
+                () = others => (),
+                () = write(&mut stream, &outbox, self.publisher.counters()) => (),
             }
-            server.publisher.disconnect(id).await;
-        });
-        with_grpc(Response::new(responses))
+        }
+        self.publisher.disconnect(id).await;
+    }
+
+    /// At shutdown, tells the proxy to connect again.
+    async fn leave(&self, outbox: &Outbox) {
+        self.cancel.cancelled().await;
+        outbox.end(farewell());
     }
 
     /// Reads until the stream ends, and says how it ended.
-    async fn read(&self, id: ConnectionId, outbox: &Outbox, caller: &Caller, mut body: Incoming) {
+    async fn read(&self, id: ConnectionId, outbox: &Outbox, caller: &Caller, mut body: RecvStream) {
         let ending = match self.take_in(id, outbox, caller, &mut body).await {
             Ok(()) => Ending { code: code::OK, message: String::new() },
             Err(error) => {
@@ -124,16 +129,17 @@ impl Server {
         outbox.end(ending);
     }
 
-    async fn take_in(&self, id: ConnectionId, outbox: &Outbox, caller: &Caller, body: &mut Incoming) -> Result<(), ExchangeError> {
+    async fn take_in(&self, id: ConnectionId, outbox: &Outbox, caller: &Caller, body: &mut RecvStream) -> Result<(), ExchangeError> {
         let mut decoder = Decoder::new(self.settings.message_bytes_max);
         let mut first_until = Some(Instant::now() + self.settings.patience);
         loop {
             let next = match first_until {
-                Some(until) => timeout_at(until, body.frame()).await.ok().ok_or(ExchangeError::Silent)?,
-                None => body.frame().await,
+                Some(until) => timeout_at(until, body.data()).await.ok().ok_or(ExchangeError::Silent)?,
+                None => body.data().await,
             };
-            let Some(Ok(frame)) = next else { break };
-            let Ok(piece) = frame.into_data() else { continue };
+            let Some(Ok(piece)) = next else { break };
+            // What fails here is a stream that has ended, which the next call tells.
+            let _ended = body.flow_control().release_capacity(piece.len());
             decoder.push(&piece);
             while let Some(message) = decoder.next()? {
                 first_until = None;
@@ -155,22 +161,4 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 fn farewell() -> Ending {
     Ending { code: code::UNAVAILABLE, message: "this controller is shutting down: connect again".to_owned() }
-}
-
-/// A response that says at once how the call ended.
-pub(super) fn ended(ending: &Ending) -> Response<Responses> {
-    refused(StatusCode::OK, trailers(ending))
-}
-
-/// A response without a body.
-fn refused(status: StatusCode, fields: HeaderMap) -> Response<Responses> {
-    let mut response = with_grpc(Response::new(Responses::Ended));
-    *response.status_mut() = status;
-    response.headers_mut().extend(fields);
-    response
-}
-
-pub(super) fn with_grpc(mut response: Response<Responses>) -> Response<Responses> {
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-    response
 }

@@ -1,16 +1,17 @@
 //! The control stream's server: gRPC over HTTP/2, with TLS or (in one process, for tests) without.
 //!
-//! It speaks the method of [`leno_xds::METHOD_PATH`] on hyper's HTTP/2, so that a response can be a chain of bytes that all
-//! subscribers share; where identities are in use, it answers [`leno_xds::SIGN_PATH`] too, and a stream is only for who shows a
-//! certificate of the mesh. Each HTTP/2 connection is one task and each stream on it one more, that reads; writing is the response's
-//! body, polled when there is room.
+//! It speaks the method of [`leno_xds::METHOD_PATH`], with responses that are chains of bytes that all subscribers share; where
+//! identities are in use, it answers [`leno_xds::SIGN_PATH`] too, and a stream is only for who shows a certificate of the mesh. Each
+//! HTTP/2 connection is one task, streams included: a change for a proxy wakes one task, which writes once, and so does the
+//! proxy's answer.
 //!
 //! Everything is bounded: connections, streams of one connection, the time for a handshake and for the first request, the length
 //! of a message, subscriptions. Dead peers are found by pings.
 //!
-//! Reading order: [`serve`], `exchange`, `body`; `peer` (who the client is), `sign`.
+//! Reading order: [`serve`], `connection`, `exchange`, `answer`; `peer` (who the client is), `sign`.
 
-mod body;
+mod answer;
+mod connection;
 mod exchange;
 mod peer;
 mod sign;
@@ -22,12 +23,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use leno_xds::server::Limits;
 use rustls::{ServerConfig, ServerConnection};
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -70,13 +67,6 @@ impl Default for Settings {
         }
     }
 }
-
-/// Streams of one HTTP/2 connection: a proxy needs one, and one more while it begins anew.
-const STREAMS_PER_CONNECTION: u32 = 8;
-/// What one stream may have written ahead of the socket: small, so that newer states replace older ones before they are written.
-const WRITTEN_AHEAD_BYTES: usize = 64 * 1024;
-/// Bytes gathered into one write. Idle connections keep this buffer.
-const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What every connection needs.
 struct Server {
@@ -143,52 +133,22 @@ fn with_http2(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream) {
         if let Err(error) = stream.set_nodelay(true) {
             return tracing::debug!(%error, "the connection was gone at once");
         }
         let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
-        let peer = |session: Option<&ServerConnection>| Arc::new(Peer::new(address, session));
+        let peer = |session: Option<&ServerConnection>| Peer::new(address, session);
         let Some(acceptor) = self.tls.clone() else {
-            let peer = peer(None);
-            return self.http2(peer, stream).await;
+            return self.http2(&peer(None), stream).await;
         };
         match tokio::time::timeout(self.settings.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let peer = peer(Some(stream.get_ref().1));
-                self.http2(peer, stream).await;
+                self.http2(&peer, stream).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
-        }
-    }
-
-    async fn http2(self: Arc<Self>, peer: Arc<Peer>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        // Head, glue and shared bytes of a response leave in one write and one TLS record.
-        let stream = TokioIo::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream));
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.settings.ping_after)
-            .keep_alive_timeout(self.settings.ping_timeout)
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .max_send_buf_size(WRITTEN_AHEAD_BYTES)
-            .max_header_list_size(16 * 1024);
-        let server = self.clone();
-        let served = builder.serve_connection(stream, service_fn(move |request| server.clone().exchange(peer.clone(), request)));
-        tokio::pin!(served);
-        let result = tokio::select! {
-            result = served.as_mut() => result,
-            () = self.cancel.cancelled() => {
-                served.as_mut().graceful_shutdown();
-                match tokio::time::timeout(self.settings.farewell, served).await {
-                    Ok(result) => result,
-                    Err(_elapsed) => return tracing::debug!("a proxy did not leave in time"),
-                }
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "connection ended");
         }
     }
 }

@@ -4,17 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use h2::RecvStream;
+use http::HeaderMap;
 use jiff::Timestamp;
 use leno_xds::frame::Decoder;
 use leno_xds::message::Message;
 use leno_xds::wire::leno::SigningRequest;
 use prost::Message as _;
 
-use super::body::Responses;
-use super::exchange::{code, ended, with_grpc};
+use super::exchange::code;
 use crate::ca::authenticate::Refusal;
 use crate::ca::request::REQUEST_BYTES_MAX;
 use crate::ca::signer::{Refused, Signer};
@@ -25,29 +23,30 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest message: a request and what is around it.
 const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1024;
 
-/// Answers the signing request in `body`.
-pub(super) async fn sign(signer: &Signer, headers: &HeaderMap, address: Option<IpAddr>, body: Incoming) -> Response<Responses> {
+/// Answers the signing request in `body`, or says why not.
+pub(super) async fn sign(signer: &Signer, headers: &HeaderMap, address: Option<IpAddr>, body: RecvStream) -> Result<Message, Ending> {
     let message = match tokio::time::timeout(PATIENCE, only_message(body)).await {
         Ok(Some(message)) => message,
-        Ok(None) => return ended(&invalid("the request is no single SigningRequest of a sensible length".to_owned())),
-        Err(_elapsed) => return ended(&Ending { code: code::DEADLINE_EXCEEDED, message: "no request came in time".to_owned() }),
+        Ok(None) => return Err(invalid("the request is no single SigningRequest of a sensible length".to_owned())),
+        Err(_elapsed) => return Err(Ending { code: code::DEADLINE_EXCEEDED, message: "no request came in time".to_owned() }),
     };
     let request = match SigningRequest::decode(message) {
         Ok(request) => request,
-        Err(error) => return ended(&invalid(format!("the message is no SigningRequest: {error}"))),
+        Err(error) => return Err(invalid(format!("the message is no SigningRequest: {error}"))),
     };
     match signer.sign(bearer(headers), &request.csr, address, Timestamp::now()).await {
-        Ok(answer) => with_grpc(Response::new(Responses::Answer(Message::other(&answer)))),
-        Err(refused) => ended(&Ending { code: code_of(&refused), message: refused.to_string() }),
+        Ok(answer) => Ok(Message::other(&answer)),
+        Err(refused) => Err(Ending { code: code_of(&refused), message: refused.to_string() }),
     }
 }
 
 /// The one message of a request; `None` when it is none, or more.
-async fn only_message(mut body: Incoming) -> Option<Bytes> {
+async fn only_message(mut body: RecvStream) -> Option<Bytes> {
     let mut decoder = Decoder::new(MESSAGE_BYTES_MAX);
     let mut message = None;
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.ok()?.into_data() else { continue };
+    while let Some(piece) = body.data().await {
+        let piece = piece.ok()?;
+        body.flow_control().release_capacity(piece.len()).ok()?;
         decoder.push(&piece);
         while let Some(next) = decoder.next().ok()? {
             if message.replace(next).is_some() {

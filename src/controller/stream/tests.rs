@@ -17,7 +17,9 @@ use leno_translate::{Defaults, Kind, Translator};
 use leno_xds::METHOD_PATH;
 use leno_xds::client::{Event, Subscriptions};
 use leno_xds::frame::Decoder;
+use leno_xds::server::Limits;
 use leno_xds::subject::Subject;
+use leno_xds::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -166,6 +168,21 @@ impl Client {
         }
     }
 
+    /// The next response as it is, not answered.
+    async fn unanswered(&mut self) -> DeltaDiscoveryResponse {
+        loop {
+            if let Some(message) = self.decoder.next().unwrap() {
+                return <DeltaDiscoveryResponse as prost::Message>::decode(message).unwrap();
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.responses.frame()).await.expect("a response in time");
+            self.decoder.push(&frame.unwrap().unwrap().into_data().unwrap());
+        }
+    }
+
+    async fn send(&self, request: &DeltaDiscoveryRequest) {
+        self.requests.send(Ok(Frame::data(leno_xds::frame::encode(request)))).await.unwrap();
+    }
+
     async fn events(&mut self) -> Vec<Event> {
         self.next().await.unwrap()
     }
@@ -300,25 +317,70 @@ async fn a_hundred_proxies_are_told_of_a_change_that_is_encoded_once() {
     }
 }
 
-#[tokio::test]
-async fn a_refusal_reaches_the_receipts_with_its_reason() {
-    use leno_xds::wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
-    let server = Server::with_cart().await;
-    let mut client = server.client("web-1").await;
-    let first = DeltaDiscoveryRequest {
-        node: Some(Node { id: "shop/web-1".into(), ..Node::default() }),
+/// A subscription to the cart.
+fn first_request(name: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        node: Some(Node { id: format!("shop/{name}"), ..Node::default() }),
         type_url: "type.googleapis.com/leno.dev.Service".into(),
         resource_names_subscribe: vec!["shop/cart".into()],
         ..Default::default()
-    };
-    client.requests.send(Ok(Frame::data(leno_xds::frame::encode(&first)))).await.unwrap();
-    let response = loop {
-        if let Some(message) = client.decoder.next().unwrap() {
-            break <DeltaDiscoveryResponse as prost::Message>::decode(message).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_acknowledges_nothing_is_sent_so_many_responses_and_then_the_latest_state() {
+    let limits = Limits { unanswered: 4, ..Limits::default() };
+    let server = start(None, Settings { limits, ..Settings::default() }).await;
+    server.list_cart().await;
+    let (mut mute, mut other) = (server.client("web-1").await, server.client("web-2").await);
+    mute.send(&first_request("web-1")).await;
+    let first = mute.unanswered().await;
+    other.subscribe(&[Subject::Service(id("cart"))]).await;
+    other.events().await;
+    for index in 0..20 {
+        server.feed(hosts(&format!("h{index}.example"))).await;
+        assert_eq!(summary(&other.events().await), [format!("service shop/cart h{index}.example")], "others are told as ever");
+    }
+    for _ in 1..4 {
+        mute.unanswered().await;
+    }
+    // An answer makes room for one response: what it holds tells that none came between.
+    mute.send(&DeltaDiscoveryRequest { type_url: first.type_url, response_nonce: first.nonce, ..Default::default() }).await;
+    let last = mute.unanswered().await;
+    let [resource] = &last.resources[..] else { panic!("{last:?}") };
+    let value = &resource.resource.as_ref().unwrap().value;
+    assert!(value.windows(11).any(|bytes| bytes == b"h19.example"), "it is the latest state");
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_no_pings_is_let_go() {
+    let soon = Duration::from_millis(10);
+    let patience = Duration::from_hours(1);
+    let server = start(None, Settings { ping_after: soon, ping_timeout: soon, patience, ..Settings::default() }).await;
+    let (mut sender, connection) = h2::client::handshake(TcpStream::connect(server.address).await.unwrap()).await.unwrap();
+    let mut connection = Box::pin(connection);
+    let request = Request::post(format!("http://controller{METHOD_PATH}")).header("content-type", "application/grpc").body(()).unwrap();
+    let (response, _requests) = sender.send_request(request, false).unwrap();
+    // Who drives the connection answers pings: from here on nobody does.
+    tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        response = response => assert_eq!(response.unwrap().status(), 200),
+    }
+    server.publisher.query(|_| ()).await.unwrap();
+    let gone = async {
+        while server.publisher.counters().streams() > 0 {
+            tokio::task::yield_now().await;
         }
-        let frame = tokio::time::timeout(PATIENCE, client.responses.frame()).await.unwrap();
-        client.decoder.push(&frame.unwrap().unwrap().into_data().unwrap());
     };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_receipts_with_its_reason() {
+    let server = Server::with_cart().await;
+    let mut client = server.client("web-1").await;
+    client.send(&first_request("web-1")).await;
+    let response = client.unanswered().await;
     server.publisher.receipts().changed().await;
     let refusal = DeltaDiscoveryRequest {
         type_url: response.type_url,
@@ -326,7 +388,7 @@ async fn a_refusal_reaches_the_receipts_with_its_reason() {
         error_detail: Some(Status { code: 3, message: "I do not like it".into(), details: Vec::new() }),
         ..Default::default()
     };
-    client.requests.send(Ok(Frame::data(leno_xds::frame::encode(&refusal)))).await.unwrap();
+    client.send(&refusal).await;
     let dirty = tokio::time::timeout(PATIENCE, server.publisher.receipts().changed()).await.unwrap();
     assert!(dirty.topics.contains(&crate::publish::topic::Topic::Service(id("cart"))));
     let receipt = server.publisher.receipts().of(&crate::publish::topic::Topic::Service(id("cart")));
