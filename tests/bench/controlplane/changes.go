@@ -17,6 +17,7 @@ type change struct {
 	awaited         []bool      // by client: whether it must come there
 	missing         int
 	complete        chan struct{} // closed once nobody misses it
+	made            chan struct{} // closed once it was written, or could not be
 }
 
 // changeBook knows every change and which client holds it since when.
@@ -41,7 +42,8 @@ func (b *changeBook) add(service int, awaited []bool) *change {
 	defer b.mutex.Unlock()
 	entered := &change{
 		marker: b.first + len(b.changes), previous: b.latest[service],
-		receivedAt: make([]time.Time, len(awaited)), awaited: awaited, complete: make(chan struct{}),
+		receivedAt: make([]time.Time, len(awaited)), awaited: awaited,
+		complete: make(chan struct{}), made: make(chan struct{}),
 	}
 	for _, waits := range awaited {
 		if waits {

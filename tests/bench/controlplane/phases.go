@@ -118,8 +118,13 @@ func (b *bench) churnChanges(ctx context.Context) (*phase, error) {
 	})
 }
 
-// write makes a change and notes when it was asked for and answered.
+// write makes a change, after the one before it of the same service, and notes when it was asked for and answered. Were two
+// under way at once, the earlier could come to stand last, and nobody would ever see the later.
 func (b *bench) write(entered *change, put func() error) error {
+	defer close(entered.made)
+	if entered.previous != nil {
+		<-entered.previous.made
+	}
 	asked := time.Now()
 	err := put()
 	answered := time.Now()
