@@ -5,9 +5,13 @@
 //!
 //! Reading order: [`decide`], [`RouteTable`], [`Trace`]. Conditions are in [`crate::matching`], shares in [`crate::weight`].
 
+mod index;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::index::Index;
 use crate::filters::Filters;
 use crate::matching::{Match, Mismatch};
 use crate::mirror::Mirror;
@@ -27,6 +31,8 @@ pub struct RouteTable {
     rules: Vec<Rule>,
     /// Indices of (rule, match), most specific first: the order in which matches are judged.
     order: Vec<(usize, usize)>,
+    /// Which places of `order` may hold for a path.
+    index: Index,
 }
 
 /// One route of a policy.
@@ -114,6 +120,9 @@ pub enum Backend<'t> {
 
 /// Watches a decision being made. The proxy passes [`Silent`], `leno explain` a recorder.
 pub trait Trace<'t> {
+    /// Whether it wants to hear of the matches that an index of paths rules out, too: nobody else pays for the telling.
+    const LISTENS: bool = true;
+
     /// One match was judged. `index` is its place in the rule's list; an empty list is judged as one empty match.
     fn judged(&mut self, rule: &'t Rule, index: usize, outcome: Result<(), Mismatch<'t>>);
 }
@@ -122,6 +131,8 @@ pub trait Trace<'t> {
 pub struct Silent;
 
 impl Trace<'_> for Silent {
+    const LISTENS: bool = false;
+
     fn judged(&mut self, _: &Rule, _: usize, _: Result<(), Mismatch<'_>>) {}
 }
 
@@ -130,7 +141,8 @@ impl Trace<'_> for Silent {
 /// * `draw`: uniform over `u64`; the caller owns the random source. It is used for the weights only.
 /// * `trace`: is told of every match judged, most specific first, up to the one that holds.
 ///
-/// What no rule matches goes to the service's own endpoints.
+/// What no rule matches goes to the service's own endpoints. With n rules of exact paths and prefixes O(log n) for each segment of
+/// the path; rules with patterns, and without a condition on the path, are judged one by one.
 pub fn decide<'t>(service: &'t Service, port: u16, request: &RequestHead<'_>, draw: u64, trace: &mut impl Trace<'t>) -> Decision<'t> {
     let table = &service.routes;
     let own = Backend::Endpoints { service: &service.id, port, version: None };
@@ -166,7 +178,9 @@ impl RouteTable {
         }
         // Stable: equally specific matches stay in list order.
         order.sort_by_key(|(rule, place)| rules[*rule].matches.get(*place).map_or_else(|| Match::default().rank(), Match::rank));
-        Self { policy: Some(policy), timeout, retry: None, rules, order }
+        let path = |(rule, place): &(usize, usize)| rules[*rule].matches.get(*place)?.path.as_ref();
+        let index = Index::new(order.iter().map(path));
+        Self { policy: Some(policy), timeout, retry: None, rules, order, index }
     }
 
     /// The same table with `retry` for every rule that says nothing else, and for what no rule matches.
@@ -206,14 +220,39 @@ impl RouteTable {
     }
 
     /// The most specific rule that matches, and which of its matches held.
-    fn find<'t>(&'t self, request: &RequestHead<'_>, trace: &mut impl Trace<'t>) -> Option<(&'t Rule, Option<&'t Match>)> {
-        self.order.iter().find_map(|(rule, place)| {
-            let rule = &self.rules[*rule];
-            let matched = rule.matches.get(*place);
+    fn find<'t, T: Trace<'t>>(&'t self, request: &RequestHead<'_>, trace: &mut T) -> Option<(&'t Rule, Option<&'t Match>)> {
+        let mut judged = 0;
+        for at in self.index.candidates(request.path) {
+            if T::LISTENS {
+                self.tell_of_ruled_out(judged..at, trace);
+                judged = at + 1;
+            }
+            let (rule, place, matched) = self.at(at);
             let outcome = matched.map_or(Ok(()), |conditions| conditions.check(request));
-            trace.judged(rule, *place, outcome);
-            outcome.ok().map(|()| (rule, matched))
-        })
+            trace.judged(rule, place, outcome);
+            if outcome.is_ok() {
+                return Some((rule, matched));
+            }
+        }
+        if T::LISTENS {
+            self.tell_of_ruled_out(judged..self.order.len(), trace);
+        }
+        None
+    }
+
+    /// The match at `at` in the order of precedence: its rule, its place there, and its conditions if it has any.
+    fn at(&self, at: usize) -> (&Rule, usize, Option<&Match>) {
+        let (rule, place) = self.order[at];
+        let rule = &self.rules[rule];
+        (rule, place, rule.matches.get(place))
+    }
+
+    /// Tells of matches that their condition on the path has ruled out.
+    fn tell_of_ruled_out<'t>(&'t self, range: Range<usize>, trace: &mut impl Trace<'t>) {
+        for (rule, place, matched) in range.map(|at| self.at(at)) {
+            let path = matched.and_then(|conditions| conditions.path.as_ref()).expect("only a condition on the path rules out");
+            trace.judged(rule, place, Err(Mismatch::Path(path)));
+        }
     }
 }
 
@@ -435,7 +474,7 @@ mod tests {
         #[test]
         fn the_rule_found_is_the_first_in_order_of_precedence_that_matches(
             matches in prop::collection::vec(prop::collection::vec(any_match(), 0..3), 0..8),
-            path in prop::sample::select(vec!["/", "/a", "/a/b", "/a/b/c", "/x"]),
+            path in prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/x", "*"]),
             query in prop::sample::subsequence(vec!["h", "i", "j"], 0..=3),
             fields in prop::sample::subsequence(vec!["h", "i", "j"], 0..=3),
             method in prop::sample::select(vec!["GET", "PUT"]),
@@ -459,6 +498,7 @@ mod tests {
             let judged: Vec<_> = ordered.iter().map(|(index, place, conditions)| (index.to_string(), *place, conditions.check(&request).is_ok())).collect();
             let until = judged.iter().position(|(_, _, holds)| *holds);
             prop_assert_eq!(decision.rule.map(|rule| rule.name.to_string()), until.map(|place| judged[place].0.clone()));
+            prop_assert_eq!(decide(&service, 80, &request, 0, &mut Silent), decision, "who listens changes nothing");
             prop_assert_eq!(&told[..], &judged[..until.map_or(judged.len(), |place| place + 1)]);
         }
 
