@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-NAMESPACE = "leno-bench"
+NAMESPACE_PREFIX = "leno-bench-"
+NAMESPACE = f"{NAMESPACE_PREFIX}{os.getpid()}"
 QUIET_CORES = 0.2  # a sample is taken again when others used more than this of our two cores
 _USABLE = sorted(os.sched_getaffinity(0))
 LOAD_CORE, PROXY_CORE = _USABLE[0], _USABLE[-1]
@@ -25,7 +26,8 @@ class Namespace:
     """A network namespace with nothing in it but loopback, so that no packet can leave."""
 
     def __enter__(self) -> "Namespace":
-        self._remove()
+        for name in _left_behind():
+            _remove(name)
         subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
         subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
         # Below these are the ports of the peers and the backend.
@@ -34,15 +36,22 @@ class Namespace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._remove()
+        _remove(NAMESPACE)
 
-    @staticmethod
-    def _remove() -> None:
-        """Removes the namespace, with what an interrupted run left in it."""
-        listed = subprocess.run(["ip", "netns", "pids", NAMESPACE], capture_output=True, text=True)
-        for pid in listed.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-        subprocess.run(["ip", "netns", "del", NAMESPACE], capture_output=True)
+
+def _left_behind() -> list[str]:
+    """Namespaces of runs that ended without removing them."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith(NAMESPACE_PREFIX)]
+    return [name for name in names if not Path("/proc", name.removeprefix(NAMESPACE_PREFIX)).exists()]
+
+
+def _remove(name: str) -> None:
+    """Removes a namespace, with what runs in it."""
+    listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    for pid in listed.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def start(command: list[str], core: int, **options) -> subprocess.Popen:
