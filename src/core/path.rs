@@ -210,13 +210,44 @@ impl PathRule {
 
     /// Whether every server takes `path`, which is normal, for one that this condition names.
     pub fn surely_matches(&self, path: &str) -> bool {
+        if let Some(text) = self.plain_beside(path) {
+            return self.matches_plain(text, path, FinalSlash::Counts);
+        }
+        self.surely_matches_as_read(path)
+    }
+
+    fn surely_matches_as_read(&self, path: &str) -> bool {
         Parameters::readings(path).iter().all(|parameters| self.matches(path, *parameters, FinalSlash::Counts))
     }
 
     /// Whether some server could take `path`, which is normal, for one that this condition names. A final slash does not tell
     /// paths apart here.
     pub fn may_match(&self, path: &str) -> bool {
+        if let Some(text) = self.plain_beside(path) {
+            return self.matches_plain(text, path, FinalSlash::Ignored);
+        }
+        self.may_match_as_read(path)
+    }
+
+    fn may_match_as_read(&self, path: &str) -> bool {
         Parameters::readings(path).iter().any(|parameters| self.matches(path, *parameters, FinalSlash::Ignored))
+    }
+
+    /// The condition's text, where every server reads it and `path` byte by byte: the usual case, told in one pass over each.
+    fn plain_beside(&self, path: &str) -> Option<&str> {
+        let (Self::Exact(text) | Self::Below(text)) = self;
+        (is_plain(path.as_bytes()) && is_plain(text.as_bytes())).then_some(text)
+    }
+
+    /// What [`PathRule::matches`] says where there is one reading, of the bytes as they are.
+    fn matches_plain(&self, text: &str, path: &str, slash: FinalSlash) -> bool {
+        match (self, slash) {
+            (Self::Exact(_), FinalSlash::Counts) => path == text,
+            (Self::Exact(_), FinalSlash::Ignored) => {
+                matches!(path.strip_prefix(text.strip_suffix('/').unwrap_or(text)), Some("" | "/"))
+            }
+            (Self::Below(_), _) => text.is_empty() || path.strip_prefix(text).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        }
     }
 
     fn matches(&self, path: &str, parameters: Parameters, slash: FinalSlash) -> bool {
@@ -229,6 +260,14 @@ impl PathRule {
             (Self::Below(above), _) => above.is_empty() || (path.skips(above) && matches!(path.next(), None | Some(b'/'))),
         }
     }
+}
+
+/// Whether nothing stands in the text that some server decodes, drops or merges. Without early exits, so that it is done on many bytes
+/// at once.
+fn is_plain(text: &[u8]) -> bool {
+    let read = text.iter().fold(false, |found, byte| found | (*byte == b'%') | (*byte == b';'));
+    let merged = text.iter().zip(text.iter().skip(1)).fold(false, |found, (one, next)| found | ((*one == b'/') & (*next == b'/')));
+    !read && !merged
 }
 
 /// Whether `/a` and `/a/` are two paths.

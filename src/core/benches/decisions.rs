@@ -1,6 +1,6 @@
 //! What decisions cost in instructions, by how much there is to decide from. `tests/instructions` runs this and holds the ratios.
 
-#![expect(missing_docs, reason = "the macros make items that nobody documents")]
+#![expect(missing_docs, clippy::exit, reason = "the macros make items that nobody documents, and a main that ends the process")]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -280,4 +280,16 @@ proptest! {
             prop_assert!(!rule.surely_matches(path.as_str()) || rule.may_match(path.as_str()));
         }
     }
+
+    /// Comparing bytes as they are, where nothing is to be read in them, says what reading them would.
+    #[test]
+    fn plain_paths_match_as_they_would_when_read(
+        text in "[ab/]{0,5}(%3D|%61|;|=)?/?",
+        path in "[ab/]{0,6}(%3D|%61|;|=)?[ab/]{0,2}",
+        below: bool,
+    ) {
+        let rule = if below { PathRule::Below(text.as_str().into()) } else { PathRule::Exact(text.as_str().into()) };
+        prop_assert_eq!(rule.surely_matches(&path), rule.surely_matches_as_read(&path), "{:?} surely {}", &rule, &path);
+        prop_assert_eq!(rule.may_match(&path), rule.may_match_as_read(&path), "{:?} maybe {}", &rule, &path);
+    }
 }
