@@ -25,6 +25,7 @@ pub mod resilience;
 pub mod retry;
 pub mod route;
 pub mod service;
+pub mod trace;
 pub mod trust;
 pub mod weight;
 pub mod workload;
