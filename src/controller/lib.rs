@@ -20,5 +20,6 @@ pub mod standalone;
 pub mod status;
 pub mod stream;
 pub mod tls;
+pub mod tracing_flags;
 pub mod webhook;
 mod wiring;

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use leno_core::access_log;
 use leno_core::authorize::{Mode, Posture};
 use leno_core::names::{Identity, Name};
+use leno_core::percentage::Percentage;
 use leno_core::workload::Egress;
 use leno_translate::Defaults;
 
 use crate::ca::authority::Domains;
 use crate::inject;
+use crate::tracing_flags::TracingFlags;
 
 /// Name of the Service, the Lease and the Deployment.
 pub const NAME: &str = "leno-controller";
@@ -126,6 +129,9 @@ pub struct Settings {
     pub log_format: LogFormat,
 
     #[command(flatten)]
+    tracing: TracingFlags,
+
+    #[command(flatten)]
     proxy: Proxy,
 }
 
@@ -177,6 +183,12 @@ struct Proxy {
     /// Which requests a sidecar logs.
     #[arg(long, default_value = "errors", value_parser = ["all", "errors", "off"])]
     proxy_access_log: String,
+    /// Percentage of the requests that `all` logs of those that did not fail.
+    #[arg(long, default_value = "100", value_parser = percentage)]
+    proxy_access_log_sampling: String,
+    /// How a sidecar logs a request: json, or a template such as '%{method} %{path} %{status}'.
+    #[arg(long, default_value = "json", value_parser = log_line)]
+    proxy_access_log_format: String,
     /// Worker threads of a sidecar.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     proxy_workers: u16,
@@ -220,7 +232,7 @@ impl Settings {
 
     /// The injector's configuration. The CA is added when it is known.
     pub fn injector(&self) -> inject::Config {
-        let proxy = self.proxy.clone();
+        let (proxy, tracing) = (self.proxy.clone(), self.tracing.clone());
         let control_address = proxy.control_address.unwrap_or_else(|| format!("{}:{CONTROL_PORT}", self.service_name()));
         inject::Config {
             proxy_image: proxy.proxy_image,
@@ -228,13 +240,21 @@ impl Settings {
             control_address,
             cluster_domain: self.cluster_domain.clone(),
             control_ca: String::new(),
+            tracing: tracing.otlp_endpoint.map(|endpoint| inject::Tracing {
+                endpoint,
+                protocol: tracing.otlp_protocol,
+                propagation: tracing.trace_propagation,
+            }),
             defaults: inject::Settings {
+                trace_sampling: tracing.trace_sampling.map(|share| share.percent().to_string()),
                 cpu_request: proxy.proxy_cpu_request,
                 cpu_limit: proxy.proxy_cpu_limit,
                 memory_request: proxy.proxy_memory_request,
                 memory_limit: proxy.proxy_memory_limit,
                 log_level: Some(proxy.proxy_log_level),
                 access_log: Some(proxy.proxy_access_log),
+                access_log_sampling: Some(proxy.proxy_access_log_sampling),
+                access_log_format: Some(proxy.proxy_access_log_format),
                 workers: Some(proxy.proxy_workers),
                 drain_seconds: Some(proxy.proxy_drain_seconds),
                 ..inject::Settings::default()
@@ -249,6 +269,14 @@ fn quantity(text: &str) -> Result<String, String> {
     } else {
         Err("write a Kubernetes quantity such as 100m, 0.5 or 64Mi".to_owned())
     }
+}
+
+fn percentage(text: &str) -> Result<String, String> {
+    text.parse::<Percentage>().map(|_| text.to_owned()).map_err(|_invalid| format!("write {}", inject::annotations::PERCENTAGE))
+}
+
+fn log_line(text: &str) -> Result<String, String> {
+    text.parse::<access_log::Format>().map(|_| text.to_owned()).map_err(|invalid| invalid.to_string())
 }
 
 /// What a SPIFFE ID takes as trust domain (SPIFFE ID specification, section 2.1).
@@ -304,6 +332,8 @@ fn posture(text: &str) -> Result<Posture, String> {
 
 #[cfg(test)]
 mod tests {
+    use leno_core::trace::collector::Protocol;
+
     use super::*;
 
     #[test]
@@ -313,7 +343,11 @@ mod tests {
         let config = settings.injector();
         assert_eq!(config.control_address, "leno-controller.mesh.svc:15110");
         assert_eq!((config.proxy_image.as_str(), config.defaults.cpu_limit.as_deref()), ("p:1", Some("1")));
-        assert_eq!(config.defaults.access_log.as_deref(), Some("off"));
+        let log = &config.defaults;
+        assert_eq!(
+            (log.access_log.as_deref(), log.access_log_sampling.as_deref(), log.access_log_format.as_deref()),
+            (Some("off"), Some("100"), Some("json"))
+        );
         assert!(settings.names().contains(&"leno-controller.mesh.svc.cluster.local".to_owned()));
     }
 
@@ -334,6 +368,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_tracing_become_what_pods_get() {
+        let config = |flags: &[&str]| Settings::try_parse_from(["leno-controller"].iter().chain(flags)).unwrap().injector();
+        assert_eq!(config(&[]).tracing, None);
+        let traced = config(&["--otlp-endpoint=http://otel.obs:4318", "--otlp-protocol=http/protobuf", "--trace-sampling=0.5"]);
+        let tracing = traced.tracing.unwrap();
+        assert_eq!((tracing.endpoint.to_string().as_str(), tracing.protocol), ("http://otel.obs:4318", Protocol::Http));
+        assert_eq!((tracing.propagation.to_string().as_str(), traced.defaults.trace_sampling.as_deref()), ("W3C", Some("0.5")));
+    }
+
+    #[test]
     fn a_bad_flag_is_refused_in_words() {
         let cases = [
             ("--proxy-cpu-limit=lots", "write a Kubernetes quantity"),
@@ -346,6 +390,12 @@ mod tests {
             ("--egress-mode=Deny", "write Allow or RegisteredOnly"),
             ("--cluster-network=10.0.0.1", "write a network such as"),
             ("--token-file=tokens", "--folder"),
+            ("--otlp-endpoint=otel:4317", "write http://HOST:PORT"),
+            ("--otlp-protocol=http", "write grpc or http/protobuf"),
+            ("--trace-sampling=101", "write a number from 0 to 100"),
+            ("--trace-propagation=w3c", "write W3C, B3 or both"),
+            ("--proxy-access-log-sampling=most", "write a number from 0 to 100"),
+            ("--proxy-access-log-format=%{verb}", "%{verb} is no field of the access log: write one of time, direction"),
         ];
         for (flag, text) in cases {
             let error = Settings::try_parse_from(["leno-controller", flag]).unwrap_err().to_string();

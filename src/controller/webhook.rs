@@ -167,6 +167,7 @@ mod tests {
             control_address: "leno-controller.leno-system.svc:15110".into(),
             cluster_domain: "cluster.local".into(),
             control_ca: String::new(),
+            tracing: None,
             defaults: Settings::default(),
         };
         Webhook { config: Arc::new(config), serving: Serving::new(material).unwrap(), metrics: Arc::default() }

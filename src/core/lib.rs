@@ -5,6 +5,7 @@
 //!
 //! Reading order: [`names`], [`service`], [`endpoints`], [`request`], [`route`], [`filters`], [`retry`], [`balance`], [`authorize`], [`path`], [`resilience`].
 
+pub mod access_log;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;

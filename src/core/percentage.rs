@@ -1,6 +1,7 @@
 //! Percentages of requests: an independent draw for each.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A share of requests, `0..=100` percent in steps of a ten-thousandth.
 ///
@@ -19,6 +20,8 @@ const WHOLE: u32 = 1_000_000;
 impl Percentage {
     /// No request.
     pub const NONE: Self = Self(0);
+    /// One request in a hundred.
+    pub const ONE: Self = Self(WHOLE / 100);
     /// Every request.
     pub const ALL: Self = Self(WHOLE);
 
@@ -42,6 +45,11 @@ impl Percentage {
         self.0
     }
 
+    /// Of a hundred.
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// Whether the request with this draw belongs to the share.
     ///
     /// * `draw`: uniform over `u64`; the caller owns the random source. The bias of the remainder is below 2⁻⁴³.
@@ -50,9 +58,18 @@ impl Percentage {
     }
 }
 
+impl FromStr for Percentage {
+    type Err = InvalidPercentage;
+
+    /// A number, such as `5` or `0.1`, without a sign for the percent.
+    fn from_str(text: &str) -> Result<Self, InvalidPercentage> {
+        Self::from_percent(text.parse().unwrap_or(f64::NAN))
+    }
+}
+
 impl fmt::Display for Percentage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} %", f64::from(self.0) / 10_000.0)
+        write!(f, "{} %", self.percent())
     }
 }
 
@@ -75,6 +92,10 @@ mod tests {
         for percent in [-0.1, 100.1, f64::NAN, f64::INFINITY] {
             assert!(Percentage::from_percent(percent).is_err(), "{percent}");
         }
+        for text in ["", "5 %", "all", "-1", "100.5", "nan", "inf"] {
+            assert!(text.parse::<Percentage>().is_err(), "{text}");
+        }
+        assert_eq!("0.25".parse(), Percentage::from_percent(0.25));
         assert!(Percentage::from_millionths(WHOLE + 1).is_err());
         assert_eq!(Percentage::from_percent(0.5).unwrap().to_string(), "0.5 %");
     }

@@ -63,6 +63,12 @@ pub fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
+/// Whether sending a request once more does no more than sending it once: no app has seen it, or it may be repeated. This is where that
+/// is decided, for tries that follow and for what the access log says (`retry_safe`).
+pub fn is_safe(policy: Option<&Retry>, method: &str, is_unseen: bool) -> bool {
+    is_unseen || policy.map_or_else(|| is_idempotent(method), |policy| policy.allows(method))
+}
+
 /// How long between tries: any time up to `base`, then up to twice that, and so on up to `max` (full jitter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -216,6 +222,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether no app can have seen the request.
+    pub fn is_unseen(self) -> bool {
+        match self {
+            Self::Unprocessed | Self::Unreached => true,
+            Self::Stale | Self::Reset | Self::TimedOut | Self::Answered { .. } => false,
+        }
+    }
+
     /// Why it is a failure, by its closest name; `None` where it is none.
     pub fn reason(self) -> Option<Reason> {
         match self {
@@ -391,8 +405,7 @@ pub fn decide(policy: Option<&Retry>, attempt: &Attempt<'_>, take: impl FnOnce()
         };
     };
     let Some(name) = attempt.outcome.named(policy.on, attempt.is_grpc) else { return Verdict::Settled };
-    let is_unseen = matches!(attempt.outcome, Outcome::Unreached | Outcome::Unprocessed);
-    let is_allowed = is_unseen || name.is_grpc() || policy.allows(attempt.method);
+    let is_allowed = name.is_grpc() || is_safe(Some(policy), attempt.method, attempt.outcome.is_unseen());
     let stopped = |by| Verdict::Stopped { reason, by };
     if !is_allowed {
         return stopped(Stop::Method);

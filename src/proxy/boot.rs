@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use leno_core::names::Name;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::control::client::IdentityEnds;
@@ -25,11 +26,13 @@ use crate::identity::shown::Shown;
 use crate::identity::sign::Controller;
 use crate::listen::{Accept, Listener};
 use crate::probe::Probes;
-use crate::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
+use crate::telemetry::{AccessLog, AccessLogMode, LogSettings, LogSink, Registry, Tracing, spans};
 use crate::worker::{Settings, Worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How long the last spans may take to be sent once the proxy has ended.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// Everything one proxy is started with.
 #[derive(Clone)]
@@ -50,8 +53,10 @@ pub struct Config {
     pub controller: ControllerAddress,
     /// What the workload is given certificates for. Whether its connections are secured with them is in the settings.
     pub token: Option<Token>,
-    /// Which requests are logged.
-    pub access_log: AccessLogMode,
+    /// What is logged, and how.
+    pub access_log: LogSettings,
+    /// How requests are traced, where they are.
+    pub tracing: Option<Tracing>,
 }
 
 /// A running proxy. Dropping it ends it at once; [`Proxy::drain`] ends it politely.
@@ -66,6 +71,8 @@ pub struct Proxy {
     pub readiness: watch::Receiver<Readiness>,
     set_readiness: watch::Sender<Readiness>,
     drain: watch::Sender<Drain>,
+    /// Closed once the last spans are sent, or given up. The lock only lets others look at the proxy from several threads.
+    flushed: Option<Mutex<mpsc::Receiver<()>>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -88,7 +95,7 @@ fn named(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 /// Binds everything, then starts the threads. On an error nothing is left running.
-pub fn start(config: Config) -> io::Result<Proxy> {
+pub fn start(mut config: Config) -> io::Result<Proxy> {
     let workers = config.workers.max(1);
     let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
@@ -103,9 +110,15 @@ pub fn start(config: Config) -> io::Result<Proxy> {
     }
     let admin_listener = bind(config.admin).map_err(named(config.admin))?;
     let admin = admin_listener.local_addr()?;
-    let sink = (config.access_log != AccessLogMode::Off).then(|| LogSink::start(io::stdout())).transpose()?;
+    let sink = (config.access_log.mode != AccessLogMode::Off).then(|| LogSink::start(io::stdout())).transpose()?;
 
     let registry = Arc::new(Registry::default());
+    let exporter = config.tracing.take().map(|tracing| {
+        let (tracer, exporter) = spans::start(&tracing, &config.source, &config.settings.workload);
+        registry.traces(tracer.counts());
+        config.settings.tracer = Some(tracer);
+        exporter
+    });
     let (set_readiness, readiness) = watch::channel(Readiness::Waiting);
     let (drain, draining) = watch::channel(Drain::Running);
     let (mut updates, mut asks, mut threads) = (Vec::new(), Vec::new(), Vec::new());
@@ -119,15 +132,27 @@ pub fn start(config: Config) -> io::Result<Proxy> {
             asks: ask,
             updates: told,
             registry: Arc::clone(&registry),
-            log: sink.clone().map(|sink| (config.access_log, Name::clone(&config.source), sink)),
+            log: sink.clone().map(|sink| (config.access_log.clone(), Name::clone(&config.source), sink)),
             drain: draining.clone(),
             settings: config.settings.clone(),
         };
         threads.push(worker.start(index)?);
     }
-    let proxy = Proxy { addresses, admin, registry, readiness, set_readiness, drain, workers: threads };
-    proxy.start_control(config, updates, asks, admin_listener)?;
+    let (flushing, flushed) = exporter
+        .map(|exporter| {
+            let (done, flushed) = mpsc::channel();
+            (flush(exporter, done), Mutex::new(flushed))
+        })
+        .unzip();
+    let proxy = Proxy { addresses, admin, registry, readiness, set_readiness, drain, flushed, workers: threads };
+    proxy.start_control(config, updates, asks, admin_listener, flushing)?;
     Ok(proxy)
+}
+
+/// Runs the exporter to its end; `done` is closed then.
+async fn flush(exporter: impl Future<Output = ()>, done: mpsc::Sender<()>) {
+    exporter.await;
+    drop(done);
 }
 
 /// What a worker's thread is given; the worker itself is made there, because it never leaves its thread.
@@ -136,7 +161,7 @@ struct Spawn {
     asks: UnboundedSender<Ask>,
     updates: UnboundedReceiver<Update>,
     registry: Arc<Registry>,
-    log: Option<(AccessLogMode, Name, LogSink)>,
+    log: Option<(LogSettings, Name, LogSink)>,
     drain: watch::Receiver<Drain>,
     settings: Settings,
 }
@@ -144,7 +169,7 @@ struct Spawn {
 impl Spawn {
     fn start(self, index: usize) -> io::Result<JoinHandle<io::Result<()>>> {
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let access_log = self.log.and_then(|(mode, source, sink)| AccessLog::new(mode, source, sink));
+            let access_log = self.log.and_then(|(settings, source, sink)| AccessLog::new(settings, source, sink));
             let Self { listeners, asks, updates, registry, drain, settings, .. } = Self { log: None, ..self };
             Worker { listeners, asks, updates, registry, access_log, drain, settings }.run()
         })
@@ -177,6 +202,7 @@ impl Proxy {
         updates: Vec<UnboundedSender<Update>>,
         asks: Vec<UnboundedReceiver<Ask>>,
         listener: std::net::TcpListener,
+        exporter: Option<impl Future<Output = ()> + Send + 'static>,
     ) -> io::Result<()> {
         let (set_connected, connected) = watch::channel(false);
         let mut controller = config.controller;
@@ -205,10 +231,16 @@ impl Proxy {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime drives sockets");
                 let admin = tokio::spawn(admin::serve(listener, Arc::new(admin)));
                 let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
+                let exporter = exporter.map(tokio::spawn);
                 // Ends when the last worker has ended.
                 control.run().await;
                 admin.abort();
                 keeper.iter().for_each(tokio::task::JoinHandle::abort);
+                if let Some(exporter) = exporter
+                    && timeout(FLUSH_MAX, exporter).await.is_err()
+                {
+                    tracing::warn!("the last spans are lost: the collector did not take them in time");
+                }
             });
         })?;
         Ok(())
@@ -222,11 +254,15 @@ impl Proxy {
 
     /// Waits until every worker has ended. Blocks the thread.
     pub fn join(self) -> io::Result<()> {
-        let Self { workers, drain, .. } = self;
+        let Self { workers, drain, flushed, .. } = self;
         for worker in workers {
             worker.join().map_err(|_panic| io::Error::other("a worker panicked; its log says why"))??;
         }
         drop(drain);
+        if let Some(flushed) = flushed.and_then(|flushed| flushed.into_inner().ok()) {
+            // Nothing is ever sent on it: it closes, or the time is over.
+            let _closed = flushed.recv_timeout(FLUSH_MAX);
+        }
         Ok(())
     }
 }

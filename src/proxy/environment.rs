@@ -17,6 +17,12 @@
 //! | `LENO_ADMIN_PROBES` | `SCHEME/PORT/TARGET …`: HTTP probes of the app that the admin port makes, separated by spaces | none |
 //! | `LENO_PROXY_WORKERS` | threads that carry traffic, 1 to 64 | 1 |
 //! | `LENO_ACCESS_LOG` | `all`, `errors` or `off` | `errors` |
+//! | `LENO_ACCESS_LOG_SAMPLING` | percentage of the requests that `all` logs of those that did not fail | 100 |
+//! | `LENO_ACCESS_LOG_FORMAT` | `json`, or a template with the names of JSON's fields, such as `%{method} %{path} %{status}` | `json` |
+//! | `LENO_OTLP_ENDPOINT` | collector that gets spans, `http://HOST:PORT` | none: requests are not traced |
+//! | `LENO_OTLP_PROTOCOL` | how OTLP is spoken with it: `grpc` or `http/protobuf` | `grpc` |
+//! | `LENO_TRACE_SAMPLING` | percentage of the traces that are kept, of those that nobody has decided about | 1 |
+//! | `LENO_TRACE_PROPAGATION` | the forms in which traces travel, `W3C` and `B3`; the first that says something is believed | `W3C` |
 //! | `LENO_DRAIN_SECONDS` | how long what runs may take after SIGTERM | 25 |
 //! | `LENO_LOG` | filter of the proxy's own log, as in `info` or `leno_proxy=debug` | `info` |
 
@@ -27,12 +33,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leno_core::access_log::InvalidFormat;
 use leno_core::endpoints::EndpointsId;
 use leno_core::names::{Name, WorkloadId};
+use leno_core::percentage::Percentage;
+use leno_core::trace::Propagation;
+use leno_core::trace::collector::Protocol;
 
 use crate::probe;
 use crate::probes::Probes;
-use crate::telemetry::AccessLogMode;
+use crate::telemetry::{AccessLogMode, LogSettings, Tracing};
 
 /// Where redirected outbound traffic is taken.
 pub const OUTBOUND_PORT: u16 = 15101;
@@ -43,6 +53,7 @@ pub const ADMIN_PORT: u16 = 15120;
 
 const WORKERS_MAX: usize = 64;
 const DRAIN_SECONDS_MAX: u64 = 3600;
+const PERCENTAGE: &str = "a number from 0 to 100, such as 5 or 0.1";
 
 /// The configuration of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +86,10 @@ pub struct Environment {
     pub admin_probes: Vec<Name>,
     /// Threads that carry traffic.
     pub workers: usize,
-    /// Which requests are logged.
-    pub access_log: AccessLogMode,
+    /// What is logged, and how.
+    pub access_log: LogSettings,
+    /// How requests are traced, where they are.
+    pub tracing: Option<Tracing>,
     /// How long what runs may take after SIGTERM.
     pub drain: Duration,
 }
@@ -106,6 +119,9 @@ pub enum EnvironmentError {
         /// What it should say.
         wanted: &'static str,
     },
+    /// The access log's lines have no such form.
+    #[error("LENO_ACCESS_LOG_FORMAT cannot be used: {0}")]
+    Format(#[from] InvalidFormat),
 }
 
 struct Variables(BTreeMap<String, String>);
@@ -171,7 +187,8 @@ impl Environment {
             admin: variables.parsed("LENO_ADMIN_ADDRESS", admin, "ADDRESS:PORT, for example 127.0.0.1:15120")?,
             admin_probes: admin_probes(&variables)?,
             workers: variables.within("LENO_PROXY_WORKERS", 1, 1..=WORKERS_MAX, "a number from 1 to 64")?,
-            access_log: variables.parsed("LENO_ACCESS_LOG", AccessLogMode::default(), "all, errors or off")?,
+            access_log: access_log(&variables)?,
+            tracing: tracing(&variables)?,
             drain: Duration::from_secs(drain),
             workload,
         })
@@ -185,6 +202,25 @@ fn admin_probes(variables: &Variables) -> Result<Vec<Name>, EnvironmentError> {
         Some(bad) => Err(invalid("LENO_ADMIN_PROBES", bad, "SCHEME/PORT/TARGET, for example https/8443/healthz")),
         None => Ok(probes),
     }
+}
+
+fn access_log(variables: &Variables) -> Result<LogSettings, EnvironmentError> {
+    Ok(LogSettings {
+        mode: variables.parsed("LENO_ACCESS_LOG", AccessLogMode::default(), "all, errors or off")?,
+        share: variables.parsed("LENO_ACCESS_LOG_SAMPLING", Percentage::ALL, PERCENTAGE)?,
+        format: variables.get("LENO_ACCESS_LOG_FORMAT").unwrap_or("json").parse()?,
+    })
+}
+
+fn tracing(variables: &Variables) -> Result<Option<Tracing>, EnvironmentError> {
+    const ENDPOINT: &str = "LENO_OTLP_ENDPOINT";
+    let Some(endpoint) = variables.get(ENDPOINT) else { return Ok(None) };
+    Ok(Some(Tracing {
+        endpoint: endpoint.parse().map_err(|_invalid| invalid(ENDPOINT, endpoint, "http://HOST:PORT"))?,
+        protocol: variables.parsed("LENO_OTLP_PROTOCOL", Protocol::default(), "grpc or http/protobuf")?,
+        share: variables.parsed("LENO_TRACE_SAMPLING", Tracing::SHARE, PERCENTAGE)?,
+        propagation: variables.parsed("LENO_TRACE_PROPAGATION", Propagation::default(), "W3C, B3 or both, separated by a comma")?,
+    }))
 }
 
 fn intercept(variables: &Variables) -> Result<bool, EnvironmentError> {
@@ -235,6 +271,25 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_traced_where_there_is_a_collector() {
+        assert_eq!(read(&[("LENO_TRACE_SAMPLING", "5")]).unwrap().tracing, None);
+        let endpoint = ("LENO_OTLP_ENDPOINT", "http://otel:4317");
+        let tracing = read(&[endpoint]).unwrap().tracing.unwrap();
+        assert_eq!(
+            (tracing.protocol, tracing.share.to_string(), tracing.propagation),
+            (Protocol::Grpc, "1 %".to_owned(), Propagation::default())
+        );
+        let more = [("LENO_OTLP_PROTOCOL", "http/protobuf"), ("LENO_TRACE_SAMPLING", "0.5"), ("LENO_TRACE_PROPAGATION", "B3,W3C")];
+        let tracing = read(&[endpoint, more[0], more[1], more[2]]).unwrap().tracing.unwrap();
+        let said = (tracing.protocol.as_str(), tracing.share.to_string(), tracing.propagation.to_string());
+        assert_eq!(said, ("http/protobuf", "0.5 %".to_owned(), "B3,W3C".to_owned()));
+        for (name, _) in more {
+            let error = read(&[endpoint, (name, "some")]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("write "), "{error}");
+        }
+    }
+
+    #[test]
     fn a_bad_value_is_refused_with_what_to_write() {
         for (name, value) in [
             ("LENO_PROXY_WORKERS", "0"),
@@ -245,8 +300,11 @@ mod tests {
             ("LENO_INBOUND", "127.0.0.1:1"),
             ("LENO_INBOUND", "http=127.0.0.1:1"),
             ("LENO_ACCESS_LOG", "some"),
+            ("LENO_ACCESS_LOG_SAMPLING", "101"),
+            ("LENO_ACCESS_LOG_FORMAT", "%{verb}"),
             ("LENO_ADMIN_PROBES", "https/8443/ok tcp/1/"),
             ("LENO_ADMIN_PROBES", "https/8443"),
+            ("LENO_OTLP_ENDPOINT", "otel:4317"),
             ("LENO_POD_IP", "here"),
             ("LENO_CONTROL_ADDRESS", "leno-controller"),
         ] {

@@ -21,6 +21,10 @@ pub(crate) struct Tries {
     made: Made,
     /// Tries that have begun.
     count: u32,
+    /// Whether one has begun of which nothing is known yet.
+    is_under_way: bool,
+    /// Whether an app may have seen the request.
+    is_seen: bool,
     /// Who is not to be tried again while there are others.
     avoid: Vec<SocketAddr>,
     /// Why the last endpoint that could not be reached could not be.
@@ -59,7 +63,13 @@ impl Tries {
     /// Another one begins.
     pub(crate) fn begin(&mut self) {
         self.count += 1;
+        self.is_under_way = true;
         self.present = self.next.take();
+    }
+
+    /// Nothing was sent of the present one.
+    pub(crate) fn unsent(&mut self) {
+        self.is_under_way = false;
     }
 
     /// Whether a resting connection may still be used: not once one was closed under the request.
@@ -89,6 +99,8 @@ impl Tries {
     /// After how long there is another try; `None`: what came of this one is the answer.
     pub(crate) fn follow(&mut self, ended: &Ended<'_>, route: Option<&Route>, context: &Context) -> Option<Duration> {
         let policy = route.and_then(Route::retry);
+        self.is_under_way = false;
+        self.is_seen |= !ended.outcome.is_unseen();
         let attempt = Attempt {
             outcome: ended.outcome,
             made: self.made,
@@ -125,9 +137,10 @@ impl Tries {
         self.present_went(Went::Failed);
     }
 
-    /// For the request's record.
-    pub(crate) fn tried(&self) -> Tried<'_> {
-        Tried { tries: self.count, retried: &self.retried }
+    /// For the record of a request of this method, on this route.
+    pub(crate) fn tried(&self, method: &str, route: Option<&Route>) -> Tried<'_> {
+        let is_unseen = !self.is_seen && !self.is_under_way;
+        Tried { tries: self.count, retried: &self.retried, retry_safe: retry::is_safe(route.and_then(Route::retry), method, is_unseen) }
     }
 
     fn present_went(&mut self, went: Went) {

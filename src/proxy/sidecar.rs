@@ -73,7 +73,8 @@ fn config(environment: &Environment) -> anyhow::Result<Config> {
         probes: Probes { app: environment.pod_ip, declared: environment.admin_probes.clone() },
         controller: controller(environment)?,
         token: environment.token_file.clone().map(Token::File),
-        access_log: environment.access_log,
+        access_log: environment.access_log.clone(),
+        tracing: environment.tracing.clone(),
     })
 }
 

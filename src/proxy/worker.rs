@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use leno_core::names::{Name, WorkloadId};
-use leno_core::request::Caller;
+use leno_core::request::{Caller, Headers};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ use crate::probes::Probes;
 use crate::rate_limit::Limiters;
 use crate::resilience::limits::Budgets;
 use crate::silent::SilentPeers;
-use crate::telemetry::{AccessLog, Recorder, Registry};
+use crate::telemetry::{AccessLog, Recorder, Registry, Trace, Tracer};
 use crate::tls::{Originator, Security};
 
 /// How often resting connections are looked after.
@@ -87,6 +87,8 @@ pub struct Settings {
     pub limiters: Arc<Limiters>,
     /// What is under way to services that have limits; workers of one proxy share it.
     pub budgets: Arc<Budgets>,
+    /// What requests are traced with, where they are.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Settings {
@@ -106,6 +108,7 @@ impl Settings {
             rest: RestLimits::default(),
             limiters: Arc::default(),
             budgets: Arc::default(),
+            tracer: None,
         }
     }
 }
@@ -176,6 +179,11 @@ impl Context {
     /// A random number.
     pub fn draw(&self) -> u64 {
         self.random.borrow_mut().u64(..)
+    }
+
+    /// Begins the span of a request with these fields, where requests are traced.
+    pub fn trace(&self, headers: &dyn Headers) -> Option<Box<Trace>> {
+        self.settings.tracer.as_ref().map(|tracer| tracer.begin(headers, [self.draw(), self.draw(), self.draw()]))
     }
 
     /// The app (one of the workload's own ports) at `address`.

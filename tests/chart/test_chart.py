@@ -100,6 +100,28 @@ def test_egress_is_as_the_values_say():
     assert [it for it in changed if it.startswith(("--egress", "--cluster-network"))] == wanted
 
 
+def test_the_access_log_is_as_the_values_say(tmp_path):
+    told = [it for it in arguments() if it.startswith("--proxy-access-log")]
+    assert told == ["--proxy-access-log=errors", "--proxy-access-log-sampling=100", "--proxy-access-log-format=json"]
+    template = 'a "%{method}": {%{path}} 100%% $(HOME)'
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"proxy": {"accessLogFormat": template, "accessLogSampling": 0.5}}))
+    command = [os.environ["HELM"], "template", "leno", str(CHART), "--namespace", "leno-system", "-f", str(values)]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = one([it for it in yaml.safe_load_all(rendered) if it], "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--proxy-access-log-sampling=0.5" in found
+    assert "--proxy-access-log-format=" + template.replace("$(", "$$(") in found, "Kubernetes would put a variable in its place"
+
+
+def test_requests_are_traced_where_there_is_a_collector():
+    of_tracing = lambda *values: [it for it in arguments(*values) if it.startswith(("--otlp", "--trace"))]
+    assert of_tracing() == []
+    endpoint = "tracing.otlp.endpoint=http://otel.obs:4317"
+    assert of_tracing(endpoint) == ["--otlp-endpoint=http://otel.obs:4317", "--otlp-protocol=grpc", "--trace-sampling=1", "--trace-propagation=W3C"]
+    changed = of_tracing(endpoint, "tracing.otlp.protocol=http/protobuf", "tracing.sampling=0.5", "tracing.propagation={B3,W3C}")
+    assert changed[1:] == ["--otlp-protocol=http/protobuf", "--trace-sampling=0.5", "--trace-propagation=B3,W3C"]
+
+
 def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
     kinds = [it for it in objects() if it["kind"] == "CustomResourceDefinition"]
     assert {it["spec"]["names"]["kind"] for it in kinds} == {"MeshService", "SecurityPolicy", "TrafficPolicy"}
@@ -114,6 +136,15 @@ def test_kinds_stay_when_the_chart_goes_and_can_be_left_out():
         "controller.replicas=two",
         "proxy.accessLog=some",
         "proxy.workers=0",
+        "proxy.accessLogSampling=101",
+        "proxy.accessLogSampling=100.5",
+        "tracing.otlp.endpoint=otel:4317",
+        "tracing.otlp.protocol=http/json",
+        "tracing.sampling=-1",
+        "tracing.propagation={w3c}",
+        "tracing.propagation={}",
+        "proxy.accessLogFormat=JSON",
+        "proxy.accessLogFormat=%method",
         "nosuch=1",
         "identity.trustDomain=spiffe://mesh",
         "identity.trustedDomains={A.example}",

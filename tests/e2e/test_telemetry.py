@@ -10,7 +10,10 @@ PROXY = "leno-proxy"
 
 
 def APPS():
-    return apps.payment(apps.traffic_policy("payment", apps.route("all", v1=1)))
+    words = {"leno.dev/access-log": "all", "leno.dev/access-log-format": '%{method} "%{path}" %{status} %{reason} 100%%'}
+    few = {"leno.dev/access-log": "all", "leno.dev/access-log-sampling": "0"}
+    clients = [apps.client("worded", annotations=words), apps.client("few", annotations=few)]
+    return [*apps.payment(apps.traffic_policy("payment", apps.route("all", v1=1))), *clients]
 
 
 def log_lines(shop, pod, **wanted):
@@ -31,6 +34,17 @@ def test_the_access_log_says_of_each_request_where_it_went(shop):
     pod = shop.list("Pod", "app=payment,version=v1")[0]["metadata"]["name"]
     inbound = until("the server's sidecar logs it too", lambda: log_lines(shop, pod, direction="inbound", request_id="mine-1"))[0]
     assert inbound["status"] == 200 and inbound["path"] == "/once?x=1"
+
+
+def test_the_access_log_has_the_form_and_the_share_that_the_pod_asks_for(shop):
+    shop.create(apps.service("nowhere"))
+    for pod in ("worded", "few"):
+        shop.await_reply(pod, "http://payment/")
+        shop.app(pod, "get", "http://payment/good?x=1")
+        until("there is no endpoint: 503", lambda: shop.count(pod, "get", "http://nowhere/")["byStatus"] == {"503": 1})
+    until("the line has this form", lambda: 'GET "/good?x=1" 200 - 100%' in shop.log("worded", PROXY).splitlines())
+    until("failures are logged in any case", lambda: [line for line in log_lines(shop, "few") if line.get("reason")])
+    assert not log_lines(shop, "few", status=200)
 
 
 def test_metrics_count_requests_by_a_closed_set_of_labels(shop):
@@ -60,7 +74,7 @@ def test_failures_of_the_proxy_itself_have_a_reason(shop):
     shop.create(apps.service("nobody"))
     until("there is no endpoint: 503", lambda: shop.count("web", "get", "http://nobody/")["byStatus"] == {"503": 1})
     line = until("the line says why", lambda: log_lines(shop, "web", destination=f"{shop.name}/nobody", status=503))[-1]
-    assert line["reason"] == "no-endpoint"
+    assert (line["reason"], line["origin"], line["retry_safe"]) == ("no-endpoint", "upstream", True)
     assert re.search(r'^leno_errors_total{direction="outbound",origin="upstream",reason="no-endpoint"} [1-9]', shop.metrics("web"), re.MULTILINE)
 
 

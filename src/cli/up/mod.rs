@@ -27,7 +27,10 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use leno_controller::source::SourceEvent;
 use leno_controller::source::folder::{self, Notes};
+use leno_controller::tracing_flags::TracingFlags;
+use leno_core::percentage::Percentage;
 use leno_proxy::admin::Readiness;
+use leno_proxy::telemetry::Tracing;
 use leno_translate::Kind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -70,6 +73,21 @@ pub struct Arguments {
     /// How long what is being carried may take to end
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     drain_seconds: u64,
+    #[command(flatten)]
+    tracing: TracingFlags,
+}
+
+impl Arguments {
+    /// How requests are traced, where they are: every one, unless a share is said.
+    fn tracing(&self) -> Option<Tracing> {
+        let flags = self.tracing.clone();
+        Some(Tracing {
+            endpoint: flags.otlp_endpoint?,
+            protocol: flags.otlp_protocol,
+            share: flags.trace_sampling.unwrap_or(Percentage::ALL),
+            propagation: flags.trace_propagation,
+        })
+    }
 }
 
 fn loopback(text: &str) -> Result<Ipv4Net, String> {
@@ -105,8 +123,13 @@ async fn up(arguments: &Arguments, says: Says) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let control = ControlPlane::start(&tasks, &cancel).await?;
-    let mesh =
-        Mesh::new(Start { controller: control.address.clone(), range: arguments.bind, tokens: Arc::clone(&control.tokens) }, says.clone());
+    let start = Start {
+        controller: control.address.clone(),
+        range: arguments.bind,
+        tokens: Arc::clone(&control.tokens),
+        tracing: arguments.tracing(),
+    };
+    let mesh = Mesh::new(start, says.clone());
 
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     let (notes, noted) = watch::channel(Notes::default());

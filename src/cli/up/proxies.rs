@@ -17,7 +17,7 @@ use leno_proxy::environment::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
 use leno_proxy::identity::Token;
 use leno_proxy::listen::Accept;
 use leno_proxy::probe::Probes;
-use leno_proxy::telemetry::{AccessLogMode, Registry};
+use leno_proxy::telemetry::{AccessLogMode, Registry, Tracing};
 use leno_proxy::worker::Settings;
 
 use super::addresses;
@@ -36,6 +36,8 @@ pub struct Start {
     pub range: ipnet::Ipv4Net,
     /// Whose certificates the control plane signs.
     pub tokens: Arc<Tokens>,
+    /// How requests are traced, where they are.
+    pub tracing: Option<Tracing>,
 }
 
 /// The sidecar of one workload.
@@ -136,7 +138,8 @@ impl Start {
             probes: Probes { app, declared: Vec::new() },
             controller: self.controller.clone(),
             token: None,
-            access_log: AccessLogMode::Off,
+            access_log: AccessLogMode::Off.into(),
+            tracing: self.tracing.clone(),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
+use leno_core::access_log::Format;
+use leno_core::percentage::Percentage;
 
 /// Whether the pod wants a sidecar.
 pub const INJECT: &str = "leno.dev/inject";
@@ -32,6 +34,12 @@ pub struct Settings {
     pub log_level: Option<String>,
     /// `all`, `errors` or `off`.
     pub access_log: Option<String>,
+    /// Percentage of the requests that `all` logs of those that did not fail.
+    pub access_log_sampling: Option<String>,
+    /// `json`, or a template.
+    pub access_log_format: Option<String>,
+    /// Percentage of the traces that are kept, where requests are traced.
+    pub trace_sampling: Option<String>,
     /// Worker threads.
     pub workers: Option<u16>,
     /// How long running requests may take to end once the pod stops.
@@ -98,6 +106,10 @@ impl Settings {
             one_of(text, &["error", "warn", "info", "debug", "trace"])
         })?;
         read.set(&mut self.access_log, "leno.dev/access-log", "all, errors or off", |text| one_of(text, &["all", "errors", "off"]))?;
+        read.set(&mut self.access_log_sampling, "leno.dev/access-log-sampling", PERCENTAGE, percentage)?;
+        const FORMAT: &str = "json, or a template with the names of the access log's fields, such as %{method} %{path} %{status}";
+        read.set(&mut self.access_log_format, "leno.dev/access-log-format", FORMAT, access_log_format)?;
+        read.set(&mut self.trace_sampling, "leno.dev/trace-sampling", PERCENTAGE, percentage)?;
         read.set(&mut self.workers, "leno.dev/proxy-workers", "a number from 1 to 64", |text| number(text, 1, 64))?;
         read.set(&mut self.drain_seconds, "leno.dev/drain-seconds", "a number of seconds from 0 to 3600", |text| number(text, 0, 3600))?;
         read.set(&mut self.stop_delay_seconds, "leno.dev/stop-delay-seconds", "a number of seconds from 0 to 60", |text| {
@@ -153,6 +165,17 @@ impl Reader<'_> {
 
 fn one_of(text: &str, words: &[&str]) -> Option<String> {
     words.contains(&text).then(|| text.to_owned())
+}
+
+/// What a percentage may be.
+pub const PERCENTAGE: &str = "a number from 0 to 100, such as 5 or 0.1";
+
+fn percentage(text: &str) -> Option<String> {
+    text.parse::<Percentage>().ok().map(|_| text.to_owned())
+}
+
+fn access_log_format(text: &str) -> Option<String> {
+    text.parse::<Format>().ok().map(|_| text.to_owned())
 }
 
 fn number(text: &str, min: u16, max: u16) -> Option<u16> {

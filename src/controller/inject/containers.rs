@@ -75,8 +75,19 @@ fn proxy_env(pod: &Pod, settings: &Settings, config: &Config) -> Vec<Value> {
         var("LENO_CONTROL_CA", &config.control_ca),
         var("LENO_TOKEN_FILE", token::FILE),
     ];
-    let texts = [("LENO_LOG", &settings.log_level), ("LENO_ACCESS_LOG", &settings.access_log)];
+    let texts = [
+        ("LENO_LOG", &settings.log_level),
+        ("LENO_ACCESS_LOG", &settings.access_log),
+        ("LENO_ACCESS_LOG_SAMPLING", &settings.access_log_sampling),
+        ("LENO_ACCESS_LOG_FORMAT", &settings.access_log_format),
+    ];
     env.extend(texts.into_iter().filter_map(|(name, value)| Some(var(name, value.as_ref()?))));
+    if let Some(tracing) = &config.tracing {
+        env.push(var("LENO_OTLP_ENDPOINT", &tracing.endpoint));
+        env.push(var("LENO_OTLP_PROTOCOL", tracing.protocol.as_str()));
+        env.push(var("LENO_TRACE_PROPAGATION", &tracing.propagation));
+        env.extend(settings.trace_sampling.iter().map(|share| var("LENO_TRACE_SAMPLING", share)));
+    }
     let numbers = [("LENO_PROXY_WORKERS", settings.workers), ("LENO_DRAIN_SECONDS", settings.drain_seconds)];
     env.extend(numbers.into_iter().filter_map(|(name, value)| Some(var(name, value?))));
     env

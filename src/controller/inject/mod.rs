@@ -20,6 +20,8 @@ mod workload;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use leno_core::trace::Propagation;
+use leno_core::trace::collector::{Endpoint, Protocol};
 use serde_json::{Value, json};
 
 pub use self::annotations::{InvalidAnnotation, Settings};
@@ -49,8 +51,21 @@ pub struct Config {
     pub cluster_domain: String,
     /// Certificates (PEM) by which the proxy trusts the controller.
     pub control_ca: String,
+    /// How requests are traced, where they are.
+    pub tracing: Option<Tracing>,
     /// What a pod without annotations gets.
     pub defaults: Settings,
+}
+
+/// How requests are traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Who gets the spans.
+    pub endpoint: Endpoint,
+    /// How OTLP is spoken with it.
+    pub protocol: Protocol,
+    /// The forms in which traces travel.
+    pub propagation: Propagation,
 }
 
 /// What happens to a pod.

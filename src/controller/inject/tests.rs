@@ -11,6 +11,7 @@ fn config() -> Config {
         control_address: "leno-controller.leno-system.svc:15110".into(),
         cluster_domain: "cluster.local".into(),
         control_ca: "PEM".into(),
+        tracing: None,
         defaults: Settings { cpu_request: Some("10m".into()), log_level: Some("info".into()), ..Settings::default() },
     }
 }
@@ -94,6 +95,29 @@ fn disabled_on_the_pod_wins() {
 }
 
 #[test]
+fn pods_are_traced_as_the_mesh_is_and_may_choose_their_share() {
+    let traced = |annotations: Value, tracing: Option<Tracing>| {
+        let pod = pod_with(|pod| pod["metadata"]["annotations"] = annotations);
+        let defaults = Settings { trace_sampling: Some("5".into()), ..Settings::default() };
+        let Injection::Patch(patch) = inject(&serde_json::from_value(pod.clone()).unwrap(), &Config { tracing, defaults, ..config() })
+        else {
+            panic!("it is injected");
+        };
+        let mut patched = pod;
+        json_patch::patch(&mut patched, &patch).unwrap();
+        let proxy = &patched["spec"]["initContainers"][1];
+        let names = ["LENO_OTLP_ENDPOINT", "LENO_OTLP_PROTOCOL", "LENO_TRACE_PROPAGATION", "LENO_TRACE_SAMPLING"];
+        names.map(|name| env(proxy, name).map(str::to_owned))
+    };
+    let tracing =
+        Tracing { endpoint: "http://otel:4317".parse().unwrap(), protocol: Protocol::Grpc, propagation: "W3C,B3".parse().unwrap() };
+    let with = |share: &str| ["http://otel:4317", "grpc", "W3C,B3", share].map(|value| Some(value.to_owned()));
+    assert_eq!(traced(json!({}), Some(tracing.clone())), with("5"));
+    assert_eq!(traced(json!({"leno.dev/trace-sampling": "100"}), Some(tracing)), with("100"));
+    assert_eq!(traced(json!({"leno.dev/trace-sampling": "100"}), None), [const { None }; 4], "nothing to send to");
+}
+
+#[test]
 fn annotations_set_up_the_sidecar() {
     let pod = injected(&pod_with(|pod| {
         pod["metadata"]["annotations"] = json!({
@@ -104,6 +128,8 @@ fn annotations_set_up_the_sidecar() {
             "leno.dev/proxy-memory-limit": "64Mi",
             "leno.dev/log-level": "debug",
             "leno.dev/access-log": "errors",
+            "leno.dev/access-log-sampling": "2.5",
+            "leno.dev/access-log-format": "%{method} $(path) %{path}",
             "leno.dev/proxy-workers": "2",
             "leno.dev/drain-seconds": "0",
             "leno.dev/exclude-inbound-ports": "9090",
@@ -115,7 +141,14 @@ fn annotations_set_up_the_sidecar() {
     let resources = json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1.5", "memory": "64Mi"}});
     assert_eq!(proxy["resources"], resources);
     assert_eq!((&init["image"], &proxy["image"]), (&json!("other:2"), &json!("other:2")));
-    let of_proxy = [("LENO_LOG", "debug"), ("LENO_ACCESS_LOG", "errors"), ("LENO_PROXY_WORKERS", "2"), ("LENO_DRAIN_SECONDS", "0")];
+    let of_proxy = [
+        ("LENO_LOG", "debug"),
+        ("LENO_ACCESS_LOG", "errors"),
+        ("LENO_ACCESS_LOG_SAMPLING", "2.5"),
+        ("LENO_ACCESS_LOG_FORMAT", "%{method} $$(path) %{path}"),
+        ("LENO_PROXY_WORKERS", "2"),
+        ("LENO_DRAIN_SECONDS", "0"),
+    ];
     let of_init = [
         ("LENO_EXCLUDE_INBOUND_PORTS", "9090"),
         ("LENO_EXCLUDE_OUTBOUND_PORTS", "5432,6379"),
@@ -139,6 +172,9 @@ fn a_bad_annotation_refuses_the_pod_with_its_name_and_what_to_write() {
         ("leno.dev/proxy-memory-limit", "64MiB", "write a Kubernetes quantity"),
         ("leno.dev/log-level", "loud", "write error, warn, info, debug or trace"),
         ("leno.dev/access-log", "yes", "write all, errors or off"),
+        ("leno.dev/access-log-sampling", "half", "write a number from 0 to 100"),
+        ("leno.dev/access-log-format", "%{verb}", "with the names of the access log's fields"),
+        ("leno.dev/trace-sampling", "101", "write a number from 0 to 100"),
         ("leno.dev/proxy-image", "two words", "write an image reference"),
         ("leno.dev/proxy-workers", "0", "write a number from 1 to 64"),
         ("leno.dev/drain-seconds", "1h", "write a number of seconds from 0 to 3600"),

@@ -101,6 +101,23 @@ fn names_of_statuses_also_mean_what_the_proxy_would_answer_with_them() {
 }
 
 #[test]
+fn another_try_is_safe_where_no_app_has_seen_the_request_or_it_may_be_repeated() {
+    let naming = Retry { methods: vec!["POST".into()], ..Retry::default() };
+    let cases = [
+        (None, "GET", false, true),
+        (None, "POST", false, false),
+        (None, "POST", true, true),
+        (Some(&naming), "POST", false, true),
+        (Some(&naming), "PUT", false, false),
+    ];
+    for (policy, method, is_unseen, safe) in cases {
+        assert_eq!(is_safe(policy, method, is_unseen), safe, "{method} {is_unseen}");
+    }
+    assert!(Outcome::Unreached.is_unseen() && Outcome::Unprocessed.is_unseen());
+    assert!(!Outcome::Stale.is_unseen() && !Outcome::TimedOut.is_unseen());
+}
+
+#[test]
 fn a_post_is_repeated_only_where_no_app_has_seen_it_or_where_the_policy_names_its_method() {
     let all: Vec<Reason> = Reason::ALL.into_iter().filter(|reason| !reason.is_grpc()).collect();
     let named = Retry { methods: vec!["POST".into()], ..on(&all) };

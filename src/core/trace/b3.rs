@@ -62,7 +62,11 @@ fn single(value: &[u8]) -> Option<Said> {
         return None;
     }
     let decision = decision.flatten();
-    Some(Said { parent: Some(parent), sampled: decision.map(|(sampled, _)| sampled), is_debug: decision.is_some_and(|(_, is_debug)| is_debug) })
+    Some(Said {
+        parent: Some(parent),
+        sampled: decision.map(|(sampled, _)| sampled),
+        is_debug: decision.is_some_and(|(_, is_debug)| is_debug),
+    })
 }
 
 fn state(text: &[u8]) -> Option<(bool, bool)> {

@@ -4,9 +4,11 @@
 //! names the proxy's own span. Whoever began the trace has decided whether it is kept (head-based sampling), and that holds. Where
 //! nobody has, the trace's own number decides, so that all who decide by the same share decide alike.
 //!
-//! Reading order: [`Incoming::read`], [`Span::begin`], [`Span::each_field`]; [`w3c`] and [`b3`] are the forms on the wire.
+//! Reading order: [`Incoming::read`], [`Span::begin`], [`Outgoing::each_field`]; [`w3c`] and [`b3`] are the forms on the wire, and
+//! [`collector`] is where spans go.
 
 pub mod b3;
+pub mod collector;
 pub mod w3c;
 
 use std::fmt;
@@ -50,18 +52,22 @@ impl Propagation {
         let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
         // Most fields are told by their first letter.
         match name.first() {
-            Some(b't' | b'T') => self.has(Format::W3c) && w3c::FIELDS.iter().any(|field| is(&field)),
-            Some(b'b' | b'B' | b'x' | b'X') => self.has(Format::B3) && b3::FIELDS.iter().any(|field| is(&field)),
+            Some(b't' | b'T') => self.has(Format::W3c) && w3c::FIELDS.iter().any(is),
+            Some(b'b' | b'B' | b'x' | b'X') => self.has(Format::B3) && b3::FIELDS.iter().any(is),
             Some(_) | None => false,
         }
     }
 
     /// Every field of these forms.
     pub fn fields(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().flat_map(|format| match format {
-            Format::W3c => w3c::FIELDS.as_slice(),
-            Format::B3 => b3::FIELDS.as_slice(),
-        }.iter().copied())
+        self.0.iter().flat_map(|format| {
+            match format {
+                Format::W3c => w3c::FIELDS.as_slice(),
+                Format::B3 => b3::FIELDS.as_slice(),
+            }
+            .iter()
+            .copied()
+        })
     }
 }
 
@@ -130,7 +136,7 @@ impl TraceId {
     /// who keeps a larger share keeps this one too.
     pub fn is_within(&self, share: Percentage) -> bool {
         const BITS: u32 = 56;
-        let randomness = self.0[9..].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let randomness = self.0[9..].iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
         let left_out = u128::from(Percentage::ALL.millionths() - share.millionths());
         u128::from(randomness) >= (left_out << BITS) / u128::from(Percentage::ALL.millionths())
     }
@@ -255,15 +261,40 @@ impl Span {
 
     /// W3C's trace flags.
     pub fn flags(&self) -> u8 {
-        u8::from(self.is_sampled) * w3c::SAMPLED | u8::from(self.is_random) * w3c::RANDOM
+        let flag = |holds: bool, flag: u8| if holds { flag } else { 0 };
+        flag(self.is_sampled, w3c::SAMPLED) | flag(self.is_random, w3c::RANDOM)
     }
 
-    /// Gives `write` every field, by name and value, that tells the next one of this span.
-    pub fn each_field(&self, propagation: &Propagation, mut write: impl FnMut(&'static str, &[u8])) {
-        for format in &propagation.0 {
+    /// What is sent on of it, in these forms.
+    pub fn outgoing<'a>(&'a self, propagation: &'a Propagation) -> Outgoing<'a> {
+        Outgoing { span: self, propagation }
+    }
+}
+
+/// A span in the forms in which it goes on with its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    span: &'a Span,
+    propagation: &'a Propagation,
+}
+
+impl Outgoing<'_> {
+    /// Whether it says what the field `name` says, so that none which came goes on.
+    pub fn owns(&self, name: &[u8]) -> bool {
+        self.propagation.owns(name)
+    }
+
+    /// Names of the fields that it owns.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.propagation.fields()
+    }
+
+    /// Gives `write` every field, by name and value, that tells the next one of the span.
+    pub fn each_field(&self, mut write: impl FnMut(&'static str, &[u8])) {
+        for format in &self.propagation.0 {
             match format {
-                Format::W3c => w3c::write(self, &mut write),
-                Format::B3 => b3::write(self, &mut write),
+                Format::W3c => w3c::write(self.span, &mut write),
+                Format::B3 => b3::write(self.span, &mut write),
             }
         }
     }
@@ -282,7 +313,7 @@ fn hex<const N: usize>(text: &[u8], any_case: bool) -> Option<[u8; N]> {
     };
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        *byte = (digit(pair[0])? << 4) | digit(pair[1])?;
     }
     Some(bytes)
 }

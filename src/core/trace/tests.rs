@@ -16,14 +16,14 @@ fn read(propagation: &str, lines: &[(&str, &str)]) -> Incoming {
 }
 
 fn parent() -> Option<Parent> {
-    let trace = TraceId::new(u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes()).unwrap();
-    Some(Parent { trace, span: SpanId::new(u64::from_str_radix(SPAN, 16).unwrap().to_be_bytes()).unwrap() })
+    let trace = TraceId::new(u128::from_str_radix(TRACE, 16).ok()?.to_be_bytes())?;
+    Some(Parent { trace, span: SpanId::new(u64::from_str_radix(SPAN, 16).ok()?.to_be_bytes())? })
 }
 
 /// What the next one is sent.
 fn written(span: &Span, propagation: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
-    span.each_field(&propagation.parse().unwrap(), |name, value| {
+    span.outgoing(&propagation.parse().unwrap()).each_field(|name, value| {
         lines.push((name.to_owned(), String::from_utf8(value.to_vec()).unwrap()));
     });
     lines

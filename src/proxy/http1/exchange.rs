@@ -36,7 +36,7 @@ use crate::pool::InFlight;
 use crate::retry::Tries;
 use crate::target::{self, Refusal, Target};
 use crate::tcp::{self, Carried};
-use crate::telemetry::Destination;
+use crate::telemetry::{Destination, Trace};
 use crate::tls::Secured;
 
 /// What becomes of the connection after a request.
@@ -88,6 +88,7 @@ struct Exchange<'c> {
     asked: Asked,
     is_idempotent: bool,
     id: RequestId,
+    trace: Option<Box<Trace>>,
     target: Target,
     /// The request's way up; its inbox holds the head's bytes to the end.
     up: Flow,
@@ -245,6 +246,7 @@ fn prepare<'c>(
         Some(_) => RequestId::Sent(request.request_id),
         None => RequestId::make([context.draw(), context.draw()]),
     };
+    let trace = context.trace(&head);
     let visitor = Visitor { side: &connection.side, tls: connection.tls.as_ref(), address: connection.peer.ip(), context };
     let admission = authorization::of_request(&visitor, &request.view(&head, &connection.caller), &asks);
     let (target, labels) = aim(whom, &head, &request, connection);
@@ -263,6 +265,7 @@ fn prepare<'c>(
         path: admission.path.as_deref().or(filtered.and_then(|filtered| filtered.path.as_deref())),
         authority: filtered.and_then(Filtered::authority),
         changes: filtered.and_then(Filtered::request),
+        trace: trace.as_deref().map(Trace::outgoing),
     };
     request::patch(&head, &request, &additions, &mut out);
     let asked = Asked {
@@ -278,7 +281,22 @@ fn prepare<'c>(
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let deadline = target.route().and_then(|route| route.timeout).map(|limit| started + limit);
     let (upload, tries) = (Upload::default(), Tries::default());
-    Ok(Exchange { connection, request, asked, is_idempotent, id, target, up, upload, in_flight: None, tries, outcome, started, deadline })
+    Ok(Exchange {
+        connection,
+        request,
+        asked,
+        is_idempotent,
+        id,
+        trace,
+        target,
+        up,
+        upload,
+        in_flight: None,
+        tries,
+        outcome,
+        started,
+        deadline,
+    })
 }
 
 /// Who gets the request, and the labels known so far.
@@ -345,6 +363,7 @@ impl Exchange<'_> {
             path: self.request.target.text(bytes).into(),
             authority: self.request.authority.text(bytes).into(),
             request_id: self.id.text(bytes).into(),
+            trace: self.trace,
             labels: self.outcome.labels,
             decided: self.outcome.decided,
             status: self.outcome.status,

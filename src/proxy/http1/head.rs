@@ -19,7 +19,7 @@ const FIELDS_USUAL: usize = 24;
 /// Bytes a head may have that an app sends.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Room, beyond an app's limits, for the fields that another proxy has added on the way.
-pub const FIELDS_ADDED_MAX: usize = 8;
+pub const FIELDS_ADDED_MAX: usize = 12;
 /// The same in bytes.
 pub const BYTES_ADDED_MAX: usize = 1024;
 /// Bytes a first line may have.

@@ -9,7 +9,7 @@ use crate::authorization::Decided;
 use crate::connection::Connection;
 use crate::retry::Tries;
 use crate::tcp::Carried;
-use crate::telemetry::{Destination, RequestRecord, Spoken};
+use crate::telemetry::{Destination, RequestRecord, Spoken, Trace};
 use crate::tls::Secured;
 
 /// `x-request-id` of a request: the client's own, or one that was made.
@@ -56,6 +56,7 @@ pub(crate) struct TunnelRecord {
     pub(super) path: Box<str>,
     pub(super) authority: Box<str>,
     pub(super) request_id: Box<str>,
+    pub(super) trace: Option<Box<Trace>>,
     pub(super) labels: Rc<Destination>,
     pub(super) decided: Decided,
     pub(super) status: u16,
@@ -76,10 +77,11 @@ impl TunnelRecord {
             path: &self.path,
             authority: &self.authority,
             request_id: &self.request_id,
+            trace: self.trace.as_deref(),
             status: self.status,
             grpc_status: None,
             reason: carried.reason(),
-            tried: self.tries.tried(),
+            tried: self.tries.tried(&self.method, None),
             peer: connection.peer,
             upstream: self.upstream,
             secured: self.secured.as_deref(),

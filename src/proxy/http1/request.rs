@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use leno_core::filters::FieldChanges;
 use leno_core::names::split_authority;
 use leno_core::request::{Caller, RequestHead, split_target};
+use leno_core::trace::Outgoing;
 
 use super::head::{Field, Head, HeadError, Known, Span, content_length, is_chunked, is_token, trim};
 use crate::buffers::Buffer;
@@ -293,8 +294,10 @@ pub struct Additions<'a> {
     pub path: Option<&'a str>,
     /// The authority to send on instead of the one that came.
     pub authority: Option<&'a str>,
-    /// Changes of fields that the route makes.
+    /// Changes of fields that the route makes. They hold for what the proxy's span says as well.
     pub changes: Option<&'a FieldChanges>,
+    /// The proxy's span, where requests are traced: what it says replaces what came.
+    pub trace: Option<Outgoing<'a>>,
 }
 
 /// Writes the head that is sent on to `out`.
@@ -317,7 +320,7 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
         Known::TransferEncoding | Known::ContentLength | Known::RequestId => false,
         Known::Host => additions.authority.is_some(),
         Known::ForwardedProto => is_changed(head, field, additions.changes),
-        Known::No => is_named(head, field) || is_changed(head, field, additions.changes),
+        Known::No => is_named(head, field) || is_changed(head, field, additions.changes) || is_traced(head, field, additions.trace),
         Known::Te => !head.value(field).eq_ignore_ascii_case(b"trailers"),
         Known::ProxyAuth => additions.shorten || is_changed(head, field, additions.changes),
         Known::ForwardedFor => forwarded.is_some(),
@@ -340,6 +343,7 @@ pub fn patch(head: &Head<'_>, request: &Request, additions: &Additions<'_>, out:
     if additions.tells && proto.is_none() && !additions.changes.is_some_and(|changes| changes.drops(b"x-forwarded-proto")) {
         append_line(out, "x-forwarded-proto", b"http");
     }
+    append_trace(additions, out);
     append_changes(additions.changes, out);
     match (request.upgrade, sends_te(head)) {
         (true, _) => append_line(out, "connection", b"upgrade"),
@@ -363,6 +367,20 @@ fn append_target(head: &Head<'_>, request: &Request, additions: &Additions<'_>, 
 /// Whether the field's line goes away because the route changes it.
 pub(super) fn is_changed(head: &Head<'_>, field: &Field, changes: Option<&FieldChanges>) -> bool {
     changes.is_some_and(|changes| changes.drops(field.name.of(head.bytes)))
+}
+
+fn is_traced(head: &Head<'_>, field: &Field, trace: Option<Outgoing<'_>>) -> bool {
+    trace.is_some_and(|trace| trace.owns(field.name.of(head.bytes)))
+}
+
+/// The lines that tell the next one of the proxy's span.
+fn append_trace(additions: &Additions<'_>, out: &mut Buffer) {
+    let Some(trace) = additions.trace else { return };
+    trace.each_field(|name, value| {
+        if !additions.changes.is_some_and(|changes| changes.drops(name.as_bytes())) {
+            append_line(out, name, value);
+        }
+    });
 }
 
 /// The lines that a route's changes bring.

@@ -195,6 +195,7 @@ fn patched(text: &str, is_outbound: bool, shorten: bool) -> String {
         tells: true,
         is_outbound,
         request_id: "ID",
+        trace: None,
         shorten,
         host,
         path: None,

@@ -33,7 +33,7 @@ use crate::filters::Filtered;
 use crate::pool::InFlight;
 use crate::retry::Tries;
 use crate::target::{self, Refusal, Target};
-use crate::telemetry::{Destination, Spoken};
+use crate::telemetry::{Destination, Spoken, Trace};
 use crate::tls::Secured;
 
 /// The port of an authority that names none.
@@ -65,6 +65,7 @@ struct Head {
     headers: HeaderMap,
     protocol: Option<Protocol>,
     id: HeaderValue,
+    trace: Option<Box<Trace>>,
     is_grpc: bool,
 }
 
@@ -107,11 +108,12 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let leads_outside = matches!(&target, Target::Service(route) if route.leads_outside());
     let tells = if leads_outside { None } else { Some(&client.address) };
     let id = head::patch(&mut parts.headers, &client.side, tells, || [context.draw(), context.draw()]);
+    let trace = head::trace(&mut parts.headers, context);
     if let Some(changes) = filtered.and_then(Filtered::request) {
         head::change(&mut parts.headers, changes);
     }
     let protocol = parts.extensions.remove::<Protocol>();
-    let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, is_grpc };
+    let head = Head { method: parts.method, uri: parts.uri, asked, headers: parts.headers, protocol, id, trace, is_grpc };
     let (decided, secured) = (admission.decided, client.secured().cloned());
     let outcome = Outcome { labels, decided, upstream: None, secured, status: 0, grpc_status: None, reason: None, bytes_out: 0 };
     let deadline = target.route().and_then(|route| route.timeout).map(|limit| started + limit);

@@ -20,6 +20,8 @@ use leno_core::request::{Caller, Headers, RequestHead, join};
 use crate::connection::Side;
 use crate::http1::head::HeadError;
 use crate::http1::record::RequestId;
+use crate::telemetry::Trace;
+use crate::worker::Context;
 
 /// Prefix of the fields that proxies of the mesh say things to each other with. Never passed on.
 const LENO_PREFIX: &str = "x-leno-";
@@ -141,6 +143,23 @@ pub(super) fn patch(headers: &mut HeaderMap, side: &Side, address: Option<&Heade
     id.set_sensitive(true);
     headers.insert(REQUEST_ID, id.clone());
     id
+}
+
+/// Begins the request's span, where requests are traced: what it says replaces what came.
+pub(super) fn trace(headers: &mut HeaderMap, context: &Context) -> Option<Box<Trace>> {
+    let trace = context.trace(&Fields(headers))?;
+    let outgoing = trace.outgoing();
+    for name in outgoing.names() {
+        headers.remove(name);
+    }
+    outgoing.each_field(|name, value| {
+        if let Ok(mut value) = HeaderValue::from_bytes(value) {
+            // Like the request's id, it never comes again.
+            value.set_sensitive(true);
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    });
+    Some(trace)
 }
 
 /// Appends the peer, where it is not the last entry already.

@@ -2,10 +2,12 @@
 
 pub mod access_log;
 pub mod events;
+mod line;
 mod origin;
 pub mod prometheus;
 pub mod recorder;
 pub mod series;
+pub mod spans;
 mod tried;
 
 use std::net::SocketAddr;
@@ -15,10 +17,11 @@ use leno_core::names::{Name, ServiceId};
 
 use crate::tls::Secured;
 
-pub use access_log::{AccessLog, AccessLogMode, LogSink};
+pub use access_log::{AccessLog, AccessLogMode, LogSettings, LogSink};
 pub use events::Event;
 pub use origin::Origin;
 pub use recorder::{OpenConnection, Recorder, Registry, TcpRecord};
+pub use spans::{Trace, Tracer, Tracing};
 pub use tried::{Retried, Tried, Went};
 
 /// Which way traffic goes through the proxy.
@@ -104,6 +107,8 @@ pub struct RequestRecord<'a> {
     pub authority: &'a str,
     /// `x-request-id`.
     pub request_id: &'a str,
+    /// Its span, where requests are traced.
+    pub trace: Option<&'a Trace>,
     /// Status sent to the client; 0 when the client was gone before there was one.
     pub status: u16,
     /// `grpc-status`, where the response carried one.
@@ -184,6 +189,7 @@ pub(crate) mod test_support {
             path: "/a\"b",
             authority: "payment",
             request_id: "id",
+            trace: None,
             status,
             grpc_status: None,
             reason: (status == 503).then_some("no-endpoint"),

@@ -204,7 +204,8 @@ impl Registry {
         head(page, "leno_detection_timeouts_total", "counter", "Connections whose client stayed silent on a port of undeclared protocol.")?;
         writeln!(page, "leno_detection_timeouts_total {}", workers.iter().map(|worker| worker.detection_timeouts.get()).sum::<u64>())?;
         head(page, "leno_access_log_dropped_total", "counter", "Access log lines dropped because standard output was not read.")?;
-        writeln!(page, "leno_access_log_dropped_total {}", workers.iter().map(|worker| worker.access_log_dropped.get()).sum::<u64>())
+        writeln!(page, "leno_access_log_dropped_total {}", workers.iter().map(|worker| worker.access_log_dropped.get()).sum::<u64>())?;
+        self.spans.get().map_or(Ok(()), |spans| spans.render(page))
     }
 }
 

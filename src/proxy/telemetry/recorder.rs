@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -12,6 +12,7 @@ use leno_core::names::{Identity, Name};
 use super::access_log::AccessLog;
 use super::events::Events;
 use super::series::{Counter, RequestSeries, TcpSeries};
+use super::spans::Counts;
 use super::{Access, Decision, Destination, Direction, RequestRecord, Spoken};
 use crate::mirror::Outcome;
 use crate::tls::{End, Secured};
@@ -62,6 +63,7 @@ pub struct WorkerSeries {
 #[derive(Debug, Default)]
 pub struct Registry {
     pub(super) workers: Mutex<Vec<Arc<WorkerSeries>>>,
+    pub(super) spans: OnceLock<Arc<Counts>>,
 }
 
 /// Counts what one worker does. Cheap to clone; stays on its worker's thread.
@@ -119,6 +121,11 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Registry {
+    /// The page has these counts of spans from now on.
+    pub fn traces(&self, counts: &Arc<Counts>) {
+        self.spans.get_or_init(|| Arc::clone(counts));
+    }
+
     /// A recorder for one more worker. `log` is where its access records go, if anywhere.
     pub fn recorder(&self, log: Option<AccessLog>) -> Recorder {
         let shared = Arc::new(WorkerSeries::default());
@@ -153,6 +160,9 @@ impl Recorder {
         });
         if let Some(reason) = record.reason {
             inner.count_reason(record.direction, reason);
+        }
+        if let Some(trace) = record.trace {
+            trace.finish(record);
         }
         if let Some(log) = &inner.log {
             log.request(record, &inner.shared.access_log_dropped);

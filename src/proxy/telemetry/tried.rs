@@ -7,12 +7,21 @@ use leno_core::retry::{Reason, Stop};
 use super::series::Counter;
 
 /// What was tried for one request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tried<'a> {
     /// How often it was sent, or was to be.
     pub tries: u32,
     /// Each time it was sent again, or would have been.
     pub retried: &'a [Retried],
+    /// Whether sending it once more would do no harm: [`leno_core::retry::is_safe`].
+    pub retry_safe: bool,
+}
+
+impl Default for Tried<'_> {
+    /// It was never sent.
+    fn default() -> Self {
+        Self { tries: 0, retried: &[], retry_safe: true }
+    }
 }
 
 /// One retry.

@@ -24,6 +24,7 @@ type command struct {
 var commands = map[string]command{
 	"server":           {"[-port 8080] [-version v1] [-name app] [-status N] [-delay D] [-tls [-pem FILE] [-alpn P,…]]: HTTP/1.1 and HTTP/2 (h2c)", runServer},
 	"grpc-server":      {"[-port 9000] [-version v1]: unary, streams, errors with trailers", runGRPCServer},
+	"collector":        {"[-port 4317]: takes spans of OpenTelemetry and prints them", runCollector},
 	"tcp-server-first": {"[-port 7000] [-version v1]: sends a banner, then echoes lines", runTCPServer},
 	"issuer":           {"[-port 8080]: signs JSON Web Tokens, good and bad ones, and shows its keys", runIssuer},
 	"webhook":          {"[-port 8443] [-tls DIR]: an admission webhook that annotates pods", runWebhook},

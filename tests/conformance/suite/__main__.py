@@ -10,7 +10,7 @@ import time
 
 from . import check, mesh
 from . import (http1, http1_fields, smuggling, upstream, tools, rpc, websocket, opaque, explicit, http2, h2spec, abuse, upstream2,
-               drain)  # in this order they run
+               traces, drain)  # in this order they run
 
 
 def run_all(folder, binaries, wanted):

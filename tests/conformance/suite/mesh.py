@@ -125,7 +125,7 @@ class Proxy(Mesh):
     """One `leno-proxy` on the way out; its controller is this program."""
 
     name = "one proxy"
-    skipped = ("explicit", "h2load")
+    skipped = ("explicit", "h2load", "traces")
 
     def __init__(self, binary, folder, apps):
         self.apps, self.addresses = apps, {}
@@ -166,12 +166,12 @@ class Up(Mesh):
 
     name = "leno up"
 
-    def __init__(self, binary, folder, apps):
-        self.apps = apps
+    def __init__(self, binary, folder, apps, *flags):
+        self.binary, self.apps = binary, apps
         manifests, state = folder / "manifests", folder / "state.json"
         manifests.mkdir()
         (manifests / "all.yaml").write_text("---\n".join(self.manifests()))
-        self.start([binary, "up", "-f", str(manifests), "--state", str(state), "--plain", "--drain-seconds", "5"], {}, folder)
+        self.start([binary, "up", "-f", str(manifests), "--state", str(state), "--plain", "--drain-seconds", "5", *flags], {}, folder)
         self.wait_until("running", state.exists)
         found = json.loads(state.read_text())
         address = lambda text: (text.rsplit(":", 1)[0], int(text.rsplit(":", 1)[1]))

@@ -6,7 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use leno_core::percentage::Percentage;
 use leno_core::request::Caller;
+use leno_core::trace::{Incoming, Propagation, Span};
 use leno_parsers::buffers::Buffers;
 use leno_parsers::http1::head::{self, Head, HeadError};
 use leno_parsers::http1::request::{self, Additions, Form, Framing, Request};
@@ -28,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     check_lines(&head, &bytes[..length]);
-    if choice & 1 == 0 { check_request(&head, choice & 2 != 0) } else { check_response(&head, *choice) }
+    if choice & 1 == 0 { check_request(&head, choice & 2 != 0, choice & 4 != 0) } else { check_response(&head, *choice) }
 });
 
 fn find_end_split(bytes: &[u8], step: usize) -> Result<Option<usize>, HeadError> {
@@ -65,23 +67,23 @@ fn split_lines(text: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-fn check_request(head: &Head<'_>, is_outbound: bool) {
+fn check_request(head: &Head<'_>, is_outbound: bool, is_traced: bool) {
     let Ok(request) = Request::judge(head) else { return };
     let caller = Caller::default();
     let view = request.view(head, &caller);
     let (method, path) = (view.method.to_owned(), view.path.to_owned());
     assert!(path.starts_with('/') || matches!(request.form, Form::Asterisk | Form::Authority), "a path that is none: {path:?}");
 
-    let sent = sent_on(head, &request, is_outbound);
+    let sent = sent_on(head, &request, is_outbound, is_traced);
     let again = parse(&sent);
     let judged = Request::judge(&again).expect("what is sent on is accepted by the next proxy");
     assert_eq!(judged.body, request.body, "the next proxy sees another body");
     assert_eq!((judged.method.of(&sent), judged.target.of(&sent)), (request.method.of(head.bytes), request.target.of(head.bytes)));
     assert_eq!(judged.upgrade, request.upgrade);
     assert_eq!(judged.view(&again, &caller).path, path);
-    assert_eq!(sent_on(&again, &judged, is_outbound), sent, "the next proxy changes what this one left");
+    assert_eq!(sent_on(&again, &judged, is_outbound, is_traced), sent, "the next proxy changes what this one left");
 
-    let mut fields = [httparse::EMPTY_HEADER; head::FIELDS_MAX + 8];
+    let mut fields = [httparse::EMPTY_HEADER; head::FIELDS_MAX + head::FIELDS_ADDED_MAX];
     let mut other = httparse::Request::new(&mut fields);
     let length = other.parse(&sent).expect("another parser accepts it");
     assert_eq!(length, httparse::Status::Complete(sent.len()));
@@ -89,9 +91,12 @@ fn check_request(head: &Head<'_>, is_outbound: bool) {
     assert_eq!(other_framing(other.headers), Ok(request.body), "another parser sees another body");
 }
 
-fn sent_on(head: &Head<'_>, request: &Request, is_outbound: bool) -> Vec<u8> {
+fn sent_on(head: &Head<'_>, request: &Request, is_outbound: bool, is_traced: bool) -> Vec<u8> {
+    let forms = Propagation::default();
+    let span = Span::begin(Incoming::read(&forms, head), Percentage::ALL, [1, 2, 3]);
+    let trace = is_traced.then(|| span.outgoing(&forms));
     let host = SocketAddr::new(PEER, 80);
-    let additions = Additions { peer: PEER, tells: true, is_outbound, request_id: "id", shorten: false, host, path: None, authority: None, changes: None };
+    let additions = Additions { peer: PEER, tells: true, is_outbound, request_id: "id", shorten: false, host, path: None, authority: None, changes: None, trace };
     let mut out = Rc::new(Buffers::default()).take();
     request::patch(head, request, &additions, &mut out);
     out.filled().to_vec()

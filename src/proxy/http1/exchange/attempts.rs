@@ -112,7 +112,11 @@ impl Exchange<'_> {
             let ended = self.attempt(&peer).await;
             let outcome = match &ended {
                 Ok(arrived) => arrived.outcome(),
-                Err(Broken::Client(_) | Broken::Unreached(Refusal::Overflow)) => return ended.map_err(Broken::failure),
+                Err(Broken::Client(_)) => return ended.map_err(Broken::failure),
+                Err(Broken::Unreached(Refusal::Overflow)) => {
+                    self.tries.unsent();
+                    return ended.map_err(Broken::failure);
+                }
                 Err(broken) => broken.outcome(),
             };
             if outcome == Outcome::Unreached {

@@ -121,7 +121,9 @@ impl Exchange {
             let ended = self.attempt(&peer).await;
             let outcome = match &ended {
                 Ok(arrived) => arrived.outcome(),
-                Err(broken @ (Broken::NoProtocol | Broken::ClientGone | Broken::Unreached(Refusal::Overflow))) => {
+                Err(broken @ Broken::ClientGone) => return Err(broken.failure()),
+                Err(broken @ (Broken::NoProtocol | Broken::Unreached(Refusal::Overflow))) => {
+                    self.tries.unsent();
                     return Err(broken.failure());
                 }
                 Err(broken) => broken.outcome(),

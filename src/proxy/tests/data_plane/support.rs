@@ -98,7 +98,7 @@ impl Setup {
         let world = Arc::new(Mutex::new(World::default()));
         let log = self.log;
         let worker = thread::spawn(move || {
-            let access_log = log.and_then(|sink| AccessLog::new(AccessLogMode::All, "web".into(), sink));
+            let access_log = log.and_then(|sink| AccessLog::new(AccessLogMode::All.into(), "web".into(), sink));
             run(Worker { listeners, asks, updates: updated, registry: counted, access_log, drain: drained, settings });
         });
         let mesh = Mesh { world, updates, registry, drain, worker: Some(worker) };

@@ -1,8 +1,8 @@
 //! The table, and the test that makes it.
 //!
 //! Each line: what the server does, the call, and then, without a policy for retries and with one more try by policy (on 5xx,
-//! retriable-4xx and grpc-unavailable), what the caller sees, the reason in log and metric, the number of tries, and what
-//! `leno_retries_total` counts. Without a policy there are 600 ms for the whole request, with it 200 ms for each try; an idle
+//! retriable-4xx and grpc-unavailable), what the caller sees, the reason in log and metric and whether another try would be safe, the
+//! number of tries, and what `leno_retries_total` counts. Without a policy there are 600 ms for the whole request, with it 200 ms for each try; an idle
 //! response is cut after 300 ms.
 
 use std::collections::BTreeMap;
@@ -90,7 +90,9 @@ fn cell(seen: &str, line: &Value, mesh: &Mesh, before: &BTreeMap<String, u64>) -
         if line["protocol"] == "grpc" { line["grpc_status"].as_u64().map_or(status, |code| format!("grpc {code}")) } else { status };
     let saw = if seen.starts_with("cut") { format!("{logged}, {seen}") } else { seen.to_owned() };
     assert!(saw.starts_with(&logged), "the caller saw {seen}, and the log says {line}");
-    let mut cell = format!("{saw} {} x{}", text("reason").unwrap_or_else(|| "-".to_owned()), line["tries"]);
+    let safe = if line["retry_safe"] == true { "safe" } else { "unsafe" };
+    let reason = text("reason").map_or_else(|| "-".to_owned(), |reason| format!("{reason}, {safe}"));
+    let mut cell = format!("{saw} {reason} x{}", line["tries"]);
     if let Some(reason) = text("reason") {
         let origin = text("origin").unwrap();
         let counted = format!("leno_errors_total{{direction=\"outbound\",origin=\"{origin}\",reason=\"{reason}\"}}");
