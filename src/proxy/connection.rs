@@ -1,6 +1,7 @@
 //! The life of a connection, before and beside HTTP: which service is meant, what is spoken, who carries it.
 //!
-//! Reading order: [`carry`], `meet`, `outbound` and `inbound`, `detected`. The other end is in [`crate::dial`].
+//! Reading order: [`carry`], `meet`, `outbound` and `inbound`, `detected`. The other end is in [`crate::dial`], clients that say
+//! nothing in [`crate::first_word`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,13 +15,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::admit::{Came, admit};
-use crate::authorization::{Decided, may_be_opaque};
+use crate::authorization::Decided;
 use crate::buffers::Buffer;
 use crate::control::Alias;
 use crate::detect::{Verdict, detect};
-use crate::dial::{DialFailure, Dialled, dial, opaque, refuse};
+use crate::dial::{DialFailure, Dialled, opaque, refuse};
 use crate::directory::ServiceState;
 use crate::egress::outside;
+use crate::first_word::silent;
 use crate::http1;
 use crate::http1::head::HeadError;
 use crate::http2;
@@ -234,7 +236,7 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
 }
 
 /// What another proxy carries without looking at it: one connection, or many.
-fn unread(connection: Box<Connection>, inner: Inner) -> Met {
+pub(crate) fn unread(connection: Box<Connection>, inner: Inner) -> Met {
     if inner == Inner::Tunnel { Met::Tunnel(connection) } else { Met::Opaque(connection, None) }
 }
 
@@ -247,7 +249,7 @@ async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<
 }
 
 /// HTTP is declared: the preface tells version 2 from version 1.
-async fn http(mut connection: Box<Connection>) -> Option<Met> {
+pub(crate) async fn http(mut connection: Box<Connection>) -> Option<Met> {
     loop {
         match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
             Verdict::Http2 => return Some(Met::Http2(connection)),
@@ -283,62 +285,6 @@ async fn detected(mut connection: Box<Connection>) -> Option<Met> {
     }
 }
 
-/// The client says nothing: perhaps the server speaks first. It is dialled, and both are listened to.
-async fn silent(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {
-    if !may_be_opaque(&connection) {
-        return spoken(connection).await;
-    }
-    let dialled = match dial(&connection).await {
-        Ok(dialled) => dialled,
-        Err(failure) => {
-            refuse(&connection, &failure, &Decided::default());
-            return None;
-        }
-    };
-    let server_speaks = tokio::select! {
-        biased;
-        _ = dialled.io.readable() => true,
-        _ = connection.io.readable() => false,
-    };
-    if server_speaks {
-        return Some(Met::Opaque(connection, Some(Box::new(dialled))));
-    }
-    // It may still be a proxy of the mesh: one whose first message was late on the way.
-    let mut connection = match Box::pin(admit(connection, protocol)).await? {
-        (connection, Came::Proven(Inner::Http) | Came::ForProbes) => return http(connection).await,
-        (connection, Came::Proven(inner)) => return Some(unread(connection, inner)),
-        (connection, Came::Plain | Came::Silent) => connection,
-    };
-    if protocol != Protocol::Detect {
-        return Some(Met::Opaque(connection, Some(Box::new(dialled))));
-    }
-    let wait = connection.context.settings.detect_timeout;
-    loop {
-        match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
-            Verdict::Http1 => return Some(Met::Http1(connection)),
-            Verdict::Http2 => return Some(Met::Http2(connection)),
-            Verdict::Opaque => return Some(Met::Opaque(connection, Some(Box::new(dialled)))),
-            Verdict::NeedMore => match timeout(wait, connection.read_first()).await {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0)) | Err(_) => return Some(Met::Opaque(connection, Some(Box::new(dialled)))),
-                Ok(Err(_)) => return None,
-            },
-        }
-    }
-}
-
-/// The client says nothing, and the rules of the port want a request: nobody is dialled before there is one.
-async fn spoken(mut connection: Box<Connection>) -> Option<Met> {
-    loop {
-        match detect(connection.first.as_ref().map_or(&[], Buffer::filled)) {
-            Verdict::Http1 => return Some(Met::Http1(connection)),
-            Verdict::Http2 => return Some(Met::Http2(connection)),
-            Verdict::Opaque => return Some(Met::Opaque(connection, None)),
-            Verdict::NeedMore => connection.read_begun().await?,
-        }
-    }
-}
-
 impl Connection {
     pub(crate) fn new(io: Io, peer: SocketAddr, side: Side, context: Rc<Context>) -> Box<Self> {
         let caller = Rc::clone(&context.stranger);
@@ -370,7 +316,7 @@ impl Connection {
 
     /// Reads more where the client is to speak first; `None` when it does not. It may rest before its first byte for as long as the
     /// worker goes on, and afterwards for no longer than a head may take.
-    async fn read_begun(&mut self) -> Option<()> {
+    pub(crate) async fn read_begun(&mut self) -> Option<()> {
         let context = Rc::clone(&self.context);
         let has_begun = self.first.is_some();
         let read = context.draining.or_else(self.read_first());

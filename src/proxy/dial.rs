@@ -11,12 +11,13 @@ use leno_core::resilience::Outcome;
 use tokio::time::timeout;
 
 use crate::authorization::{self, Admission, Decided};
+use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Met, Side};
 use crate::directory::EndpointState;
 use crate::idle::Idle;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer};
-use crate::target::{self, OTHERS_MAX, Refusal};
+use crate::target::{self, OTHERS_MAX, Refusal, Route};
 use crate::tcp;
 use crate::telemetry::{Destination, TcpRecord};
 use crate::tls::hello::begins_tls;
@@ -30,13 +31,60 @@ pub(crate) struct Dialled {
     pub(crate) labels: Rc<Destination>,
     /// Who is at both ends, where it is mutual TLS.
     pub(crate) secured: Option<Rc<Secured>>,
+    /// What was heard of it already.
+    said: Option<Box<Said>>,
     in_flight: Option<InFlight>,
+}
+
+/// What was heard of the other end before anything was carried.
+enum Said {
+    Bytes(Buffer),
+    Broken(io::Error),
+}
+
+/// What the other end has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing yet.
+    Nothing,
+    /// Something, which is kept.
+    Bytes,
+    /// That it has nothing to say, or that it is gone.
+    End,
 }
 
 impl Dialled {
     /// An address that is no endpoint of the mesh.
     pub(crate) fn outside(io: Io, address: SocketAddr, labels: Rc<Destination>) -> Self {
-        Self { io, address, labels, secured: None, in_flight: None }
+        Self { io, address, labels, secured: None, said: None, in_flight: None }
+    }
+
+    /// Reads what the other end has said, if anything.
+    pub(crate) fn hear(&mut self, buffers: &Rc<Buffers>) -> Heard {
+        let mut buffer = buffers.take();
+        match self.io.try_read(buffer.spare()) {
+            Ok(0) => Heard::End,
+            Ok(read) => {
+                buffer.fill(read);
+                self.said = Some(Box::new(Said::Bytes(buffer)));
+                Heard::Bytes
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
+            Err(error) => {
+                self.said = Some(Box::new(Said::Broken(error)));
+                Heard::End
+            }
+        }
+    }
+
+    /// Whether nothing was heard of it.
+    pub(crate) fn has_said_nothing(&self) -> bool {
+        self.said.is_none()
+    }
+
+    /// It counts as nobody's connection any more.
+    pub(crate) fn let_go(&mut self) {
+        self.in_flight = None;
     }
 }
 
@@ -80,7 +128,7 @@ async fn join(connection: Box<Connection>, dialled: Option<Box<Dialled>>) -> Opt
     }
     let dialled = match dialled {
         Some(dialled) => *dialled,
-        None => match dial(&connection).await {
+        None => match dial(&connection, None).await {
             Ok(dialled) => dialled,
             Err(failure) => {
                 refuse(&connection, &failure, &decided);
@@ -92,11 +140,19 @@ async fn join(connection: Box<Connection>, dialled: Option<Box<Dialled>>) -> Opt
 }
 
 async fn carry(mut joined: Box<Joined>) {
-    let first = joined.connection.first.take();
+    let (first, said) = (joined.connection.first.take(), joined.dialled.said.take());
     let Joined { connection, dialled, decided } = &*joined;
+    let heard = match said.map(|said| *said) {
+        None => None,
+        Some(Said::Bytes(heard)) => Some(heard),
+        Some(Said::Broken(error)) => {
+            connection.io.abort_on_close();
+            return connection.record(dialled, decided, &tcp::Carried::cut(error));
+        }
+    };
     connection.io.established();
     let idle = dialled.in_flight.as_ref().and_then(InFlight::idle_timeout).map(Idle::new);
-    let carried = tcp::tunnel(&connection.io, first, &dialled.io, None, &connection.context.buffers, idle.as_ref()).await;
+    let carried = tcp::tunnel(&connection.io, first, &dialled.io, heard, &connection.context.buffers, idle.as_ref()).await;
     connection.record(dialled, decided, &carried);
 }
 
@@ -117,14 +173,15 @@ pub(crate) fn refuse(connection: &Connection, failure: &DialFailure, decided: &D
     });
 }
 
-/// Dials whom the connection's side says, another endpoint when one does not accept.
-pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure> {
+/// Dials whom the connection's side says, another endpoint when one does not accept. `left` is the endpoint that has just ended it:
+/// others come first.
+pub(crate) async fn dial(connection: &Connection, left: Option<SocketAddr>) -> Result<Dialled, DialFailure> {
     let context = &*connection.context;
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match &connection.side {
         Side::Explicit | Side::Outside { .. } => Err(DialFailure { refusal: Refusal::UnknownService, labels: nobody() }),
         Side::Inbound { app, labels, .. } => match dial_peer(app, Carries::Bytes, context).await {
-            Ok(io) => Ok(Dialled { io, address: app.address(), labels: Rc::clone(labels), secured: None, in_flight: Some(app.begin()) }),
+            Ok(io) => Ok(Dialled { in_flight: Some(app.begin()), ..Dialled::outside(io, app.address(), Rc::clone(labels)) }),
             Err(error) => Err(DialFailure { refusal: error.refusal(), labels: Rc::clone(labels) }),
         },
         Side::Outbound { service, port } => {
@@ -132,46 +189,50 @@ pub(crate) async fn dial(connection: &Connection) -> Result<Dialled, DialFailure
             let view = service.view().ok_or_else(gone)?;
             let route = target::route_connection(&view, *port, &context.directory)
                 .map_err(|refusal| DialFailure { refusal, labels: view.labels(&service.id, None, None) })?;
-            // What is TLS already is not encrypted once more.
-            let is_tls = connection.first.as_ref().is_some_and(|first| begins_tls(first.filled()));
-            let carries = if is_tls { Carries::OwnTls } else { Carries::Bytes };
-            let (mut tried, mut refusal) = (Vec::new(), Refusal::NoEndpoint);
-            loop {
-                let (endpoint, in_flight) = match route.pick(&tried, context).await {
-                    Ok(picked) => picked,
-                    Err(why) => {
-                        refusal = if tried.is_empty() { why } else { refusal };
-                        break;
-                    }
-                };
-                let address = endpoint.peer.address();
-                if let Err(why) = in_turn(&in_flight, connection).await {
-                    refusal = why;
-                    break;
-                }
-                match reach(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
-                    Ok(io) => {
-                        in_flight.report(Outcome::Success, context);
-                        let secured = io.secured().cloned();
-                        return Ok(Dialled { io, address, labels: route.labels(Some(&endpoint)), secured, in_flight: Some(in_flight) });
-                    }
-                    // Whoever may not pass there may not pass at another endpoint.
-                    Err(DialError::Refused(Refusal::Denied)) => {
-                        refusal = Refusal::Denied;
-                        break;
-                    }
-                    Err(error) => {
-                        error.log(address);
-                        in_flight.report(Outcome::Connect, context);
-                        refusal = error.refusal();
-                    }
-                }
-                tried.push(address);
-                if tried.len() > OTHERS_MAX {
-                    break;
-                }
+            let failed = |refusal| DialFailure { refusal, labels: route.labels(None::<&EndpointState>) };
+            dial_endpoint(&route, left, connection).await.map_err(failed)
+        }
+    }
+}
+
+/// Dials one endpoint after the other, until one accepts or they are enough.
+async fn dial_endpoint(route: &Route, left: Option<SocketAddr>, connection: &Connection) -> Result<Dialled, Refusal> {
+    let context = &*connection.context;
+    // What is TLS already is not encrypted once more.
+    let is_tls = connection.first.as_ref().is_some_and(|first| begins_tls(first.filled()));
+    let carries = if is_tls { Carries::OwnTls } else { Carries::Bytes };
+    let (mut tried, mut refusal) = (Vec::from_iter(left), Refusal::NoEndpoint);
+    let mut only = left;
+    loop {
+        let (endpoint, in_flight) = match route.pick(&tried, context).await {
+            Ok(picked) => picked,
+            // There is no other than the one that ended it: perhaps it still serves.
+            Err(_) if only.take().is_some() => {
+                tried.clear();
+                continue;
             }
-            Err(DialFailure { refusal, labels: route.labels(None::<&EndpointState>) })
+            Err(why) => return Err(if tried.is_empty() { why } else { refusal }),
+        };
+        only = None;
+        let address = endpoint.peer.address();
+        in_turn(&in_flight, connection).await?;
+        match reach(&endpoint.peer, carries, in_flight.connect_timeout(context), context).await {
+            Ok(io) => {
+                in_flight.report(Outcome::Success, context);
+                let (secured, labels) = (io.secured().cloned(), route.labels(Some(&endpoint)));
+                return Ok(Dialled { secured, in_flight: Some(in_flight), ..Dialled::outside(io, address, labels) });
+            }
+            // Whoever may not pass there may not pass at another endpoint.
+            Err(DialError::Refused(Refusal::Denied)) => return Err(Refusal::Denied),
+            Err(error) => {
+                error.log(address);
+                in_flight.report(Outcome::Connect, context);
+                refusal = error.refusal();
+            }
+        }
+        tried.push(address);
+        if tried.len() > OTHERS_MAX {
+            return Err(refusal);
         }
     }
 }

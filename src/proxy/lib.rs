@@ -19,6 +19,7 @@ pub mod drain;
 mod egress;
 pub mod environment;
 pub mod filters;
+mod first_word;
 pub mod http1;
 pub mod http2;
 pub mod identity;

@@ -25,6 +25,11 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// Nothing was carried, because of this.
+    pub(crate) fn cut(error: io::Error) -> Self {
+        Self { bytes_in: 0, bytes_out: 0, cut: Some(error), is_idle: false }
+    }
+
     /// Metric label and log field: why it was cut, if it was.
     pub fn reason(&self) -> Option<&'static str> {
         match &self.cut {

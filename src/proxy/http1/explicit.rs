@@ -41,7 +41,7 @@ pub(super) struct Next {
 
 enum NextTo {
     Service(Rc<ServiceState>, u16),
-    Outside(Dialled),
+    Outside(Box<Dialled>),
 }
 
 /// What the head asks for: host, port and form of the target.
@@ -117,7 +117,7 @@ pub(super) async fn connect(connection: &Connection, whom: Whom, first: Buffer) 
         Whom::Service(service, port) => NextTo::Service(service, port),
         Whom::Nobody(refusal) => return Err(refusal),
         Whom::Address(peer, labels) => match dial_peer(&peer, Carries::Bytes, &connection.context).await {
-            Ok(io) => NextTo::Outside(Dialled::outside(io, peer.address(), labels)),
+            Ok(io) => NextTo::Outside(Box::new(Dialled::outside(io, peer.address(), labels))),
             Err(error) => {
                 error.log(peer.address());
                 return Err(error.refusal());
@@ -138,7 +138,7 @@ pub(super) async fn go_on(connection: Box<Connection>, next: Box<Next>) {
         NextTo::Service(service, port) => outbound(connection.io, connection.peer, service, port, first, connection.context).await,
         NextTo::Outside(dialled) => {
             let connection = Connection { first, side: Side::Explicit, ..*connection };
-            Some(Met::Opaque(Box::new(connection), Some(Box::new(dialled))))
+            Some(Met::Opaque(Box::new(connection), Some(dialled)))
         }
     };
     if let Some(met) = met {

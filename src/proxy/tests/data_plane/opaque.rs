@@ -1,9 +1,16 @@
 //! Connections that are not HTTP, and those whose protocol the first bytes tell.
 
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
+use leno_core::limits::Limits;
+use leno_core::resilience::Resilience;
 use leno_core::service::Protocol;
 use leno_proxy::listen::Accept;
+use socket2::SockRef;
 
 use crate::support::{Peer, Server, Setup, eventually, nowhere};
 
@@ -112,4 +119,92 @@ fn the_inbound_side_carries_server_first_and_http_alike() {
     let app = server.address;
     let (_mesh, address) = Setup::default().start_with(|| Accept::InboundApp { app, port: 80 });
     assert_eq!(Peer::dial(address).ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").body(), "hello");
+}
+
+/// A server that says nothing, and ends all of its connections when it is told to.
+fn ending() -> (Server, Arc<AtomicBool>) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let server = Server::start(move |_peer| {
+        while !over.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    });
+    (server, is_over)
+}
+
+#[test]
+fn a_client_that_has_said_nothing_yet_does_not_notice_that_its_endpoint_ends() {
+    let ((old, is_over), new) = (ending(), Server::answering("hello"));
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&old, &new]) }.start();
+    let mut client = Peer::dial(address);
+    eventually("the first one is dialled to hear whether it speaks first", || old.connections() == 1);
+    is_over.store(true, Ordering::SeqCst);
+    eventually("another one takes its place", || new.connections() == 1);
+    mesh.set_endpoints(&[(new.address, "v1")]);
+    let is_answered = || Peer::dial(address).ask("GET / HTTP/1.1\r\nHost: payment\r\n\r\n").body() == "hello";
+    eventually("the old one is not known any more", || is_answered() && is_answered());
+    let request = "POST /a HTTP/1.1\r\nHost: payment\r\nContent-Length: 4\r\n\r\nbody";
+    assert_eq!(client.ask(request).body(), "hello");
+}
+
+#[test]
+fn the_server_that_takes_the_place_of_one_that_ended_may_speak_first() {
+    let ((old, is_over), new) = (ending(), greeting());
+    let (_mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&old, &new]) }.start();
+    let mut client = Peer::dial(address);
+    eventually("the first one is dialled", || old.connections() == 1);
+    is_over.store(true, Ordering::SeqCst);
+    assert_eq!(client.until("\n").unwrap(), "220 ready\n");
+    client.send("hello\n");
+    assert_eq!(client.until("\n").unwrap(), "hello\n");
+}
+
+#[test]
+fn bytes_that_are_no_http_go_to_the_server_that_has_taken_the_place() {
+    let ((old, is_over), new) = (ending(), echo());
+    let (_mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&old, &new]) }.start();
+    let mut client = Peer::dial(address);
+    eventually("the first one is dialled", || old.connections() == 1);
+    is_over.store(true, Ordering::SeqCst);
+    eventually("another one takes its place", || new.connections() == 1);
+    client.send("\x16\x03\x01 hello\n");
+    assert_eq!(client.until("\n").unwrap(), "\x16\x03\x01 hello\n");
+}
+
+#[test]
+fn servers_that_end_every_connection_at_once_are_given_up() {
+    let server = Server::start(drop);
+    let (_mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&server]) }.start();
+    assert!(Peer::dial(address).is_closed());
+    assert_eq!(server.connections(), 3);
+    let resetting = Server::start(|peer| SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap());
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&resetting]) }.start();
+    assert!(Peer::dial(address).is_closed());
+    assert_eq!(resetting.connections(), 3);
+    eventually("it is told from an end", || mesh.metrics().contains("reason=\"cut\""));
+}
+
+#[test]
+fn an_endpoint_that_ends_with_nobody_to_take_its_place_is_the_end() {
+    let (old, is_over) = ending();
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::to(&[&old]) }.start();
+    let mut client = Peer::dial(address);
+    eventually("it is dialled", || old.connections() == 1);
+    mesh.set_endpoints(&[(nowhere(), "v1")]);
+    is_over.store(true, Ordering::SeqCst);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_connection_in_use_is_not_counted_twice_while_its_endpoint_is_replaced() {
+    let ((old, is_over), new) = (ending(), greeting());
+    let (mesh, address) = Setup { protocol: Protocol::Detect, ..Setup::default() }.start();
+    let limits = Limits { connections: Some(1), ..Limits::default() };
+    mesh.set_guarded(&[old.address], &Resilience { limits, ..Resilience::default() });
+    let mut client = Peer::dial(address);
+    eventually("the first one is dialled", || old.connections() == 1);
+    mesh.set_guarded(&[new.address], &Resilience { limits, ..Resilience::default() });
+    is_over.store(true, Ordering::SeqCst);
+    assert_eq!(client.until("\n").unwrap(), "220 ready\n");
 }
