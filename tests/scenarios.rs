@@ -253,7 +253,9 @@ impl Model {
         });
         let workloads = self.workloads.iter().map(|workload| {
             let line = |it: &leno_core::workload::InboundPort| {
-                format!("{} {:?} for {} {}", it.port, it.protocol, it.service, or_dash(it.version.as_deref().unwrap_or_default()))
+                let version = or_dash(it.version.as_deref().unwrap_or_default());
+                let concurrency = it.concurrency.map(|it| format!(" {it:?}")).unwrap_or_default();
+                format!("{} {:?} for {} {version}{concurrency}", it.port, it.protocol, it.service)
             };
             (workload.id.to_string(), workload.inbound.iter().map(line).collect())
         });
@@ -298,8 +300,9 @@ fn resource(name: String, bytes: &[u8]) -> ResourceText {
 }
 
 fn resilience_text(endpoints: &leno_core::endpoints::Endpoints) -> Option<(String, Vec<String>)> {
-    let Resilience { outliers, breaker, limits, panic_percent } = endpoints.resilience.as_deref()?;
+    let Resilience { health_check, outliers, breaker, limits, panic_percent } = endpoints.resilience.as_deref()?;
     let mut lines = Vec::new();
+    lines.extend(health_check.as_ref().map(|it| format!("{it:?}")));
     lines.extend(outliers.as_ref().map(|it| format!("{it:?}")));
     lines.extend(breaker.as_ref().map(|it| format!("{it:?}")));
     lines.extend((*limits != Limits::default()).then(|| format!("{limits:?}")));

@@ -8,7 +8,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::resilience::{CircuitBreaker, Connections, OutlierDetection};
+use crate::resilience::{AdaptiveConcurrency, CircuitBreaker, Connections, HealthCheck, OutlierDetection};
 use crate::rules;
 use crate::status::{ProxyStatus, conditions_schema};
 
@@ -45,7 +45,7 @@ use crate::status::{ProxyStatus, conditions_schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_OR_EXTERNAL, &rules::NO_VERSIONS_OUTSIDE])))]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_OR_EXTERNAL, &rules::NO_VERSIONS_OUTSIDE, &rules::NO_CONCURRENCY_OUTSIDE])))]
 pub struct MeshServiceSpec {
     /// Name of the Service (v1) behind it, in the same namespace. Default: the name of this object. Not together with external.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +88,16 @@ pub struct MeshServiceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<Connections>,
 
+    /// Asks endpoints whether they are well, and leaves out those that are not. Default: they are not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+
+    /// Gives each pod no more requests at once than its app bears, as its sidecar learns. Answers count up to their head, so streams may
+    /// go on; apps that let callers wait on purpose (long polling) are not for it. Requests of HTTP and gRPC only. Default: pods get
+    /// all requests that come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
+
     /// Leaves endpoints out for a time that fail. Default: none is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetection>,
@@ -97,7 +107,7 @@ pub struct MeshServiceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
 
-    /// When fewer than this share of the endpoints, in percent, are healthy (not left out by outlierDetection), all of them are used:
+    /// When fewer than this share of the endpoints, in percent, are healthy (not left out by healthCheck or outlierDetection), all of them are used:
     /// a few that are healthy would not bear what was meant for all. 0 is never, and requests are answered 503 when nobody is
     /// healthy. Endpoints whose circuit breaker is open are not called in any case. Default: 50.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -185,6 +185,36 @@ pub const BACKOFF: Rule = Rule {
     }),
 };
 
+/// Bounds in their order.
+pub const MIN_AND_MAX_LIMIT: Rule = Rule {
+    message: "write a maxLimit that is not below minLimit, such as {minLimit: 3, maxLimit: 100}",
+    test: Test::Cel("!has(self.minLimit) || !has(self.maxLimit) || self.minLimit <= self.maxLimit", |value| {
+        let limit = |field: &str| value.get(field).and_then(Value::as_i64);
+        limit("minLimit").zip(limit("maxLimit")).is_none_or(|(min, max)| min <= max)
+    }),
+};
+
+/// No adaptive concurrency outside.
+pub const NO_CONCURRENCY_OUTSIDE: Rule = Rule {
+    message: "leave adaptiveConcurrency out where external is written: what is outside the cluster has no sidecar that could learn it; \
+              write connections.maxRequests instead",
+    test: Test::Cel("!(has(self.adaptiveConcurrency) && has(self.external))", |value| {
+        value.get("adaptiveConcurrency").is_none() || value.get("external").is_none()
+    }),
+};
+
+/// One kind of health check.
+pub const ONE_PROBE: Rule = Rule {
+    message: "give healthCheck exactly one of http, grpc and tcp, such as {http: {path: /healthz}}; without checks, leave healthCheck out",
+    test: Test::OneOf(&["http", "grpc", "tcp"]),
+};
+
+/// What a health check asks for.
+pub const PROBE_PATH: Rule = Rule {
+    message: "begin the path with /, and write it as it is sent: in visible ASCII, without fragment (#), such as /healthz?full=1",
+    test: Test::Pattern(r#"^/[!"$-~]*$"#),
+};
+
 /// One condition on a path.
 pub const ONE_PATH: Rule = Rule {
     message: "give path exactly one of exact, prefix and regex, such as {prefix: /api}; for every path, leave path out",
@@ -385,6 +415,10 @@ const ALL: &[&Rule] = &[
     &EGRESS_WITHOUT_TARGET,
     &SERVICE_OR_EXTERNAL,
     &NO_VERSIONS_OUTSIDE,
+    &NO_CONCURRENCY_OUTSIDE,
+    &MIN_AND_MAX_LIMIT,
+    &ONE_PROBE,
+    &PROBE_PATH,
     &OUTSIDE_ADDRESSES,
     &OUTSIDE_NAME,
     &CA_BUNDLE,

@@ -1,18 +1,22 @@
 //! Resilience: what keeps callers from endpoints that fail, and endpoints from more than they can take.
 //!
-//! The settings come with a service port's endpoints ([`Resilience`]); the state machines are in [`crate::outlier`] and
-//! [`crate::breaker`], and what may be under way at once in [`crate::limits`]. All of them are told how each attempt ended ([`Outcome`]).
+//! The settings come with a service port's endpoints ([`Resilience`]); the state machines are in [`crate::health`], which is told
+//! of checks, and in [`crate::outlier`] and [`crate::breaker`], which are told how each attempt ended ([`Outcome`]). What may be under way
+//! at once is in [`crate::limits`].
 
 use crate::breaker::CircuitBreaker;
+use crate::health::HealthCheck;
 use crate::limits::Limits;
 use crate::outlier::OutlierDetection;
 
 /// Below this share of healthy endpoints, in percent, all of them are used ([`Resilience::panic_percent`]).
 pub const PANIC_PERCENT: u8 = 50;
 
-/// How a service is guarded (`MeshService.spec`: outlierDetection, circuitBreaker, connections).
+/// How a service is guarded (`MeshService.spec`: healthCheck, outlierDetection, circuitBreaker, connections).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resilience {
+    /// Endpoints are asked whether they are well, and left out while they are not.
+    pub health_check: Option<HealthCheck>,
     /// Endpoints that fail in a row, or more than the others, are left out for a time.
     pub outliers: Option<OutlierDetection>,
     /// Endpoints that fail in a row are not called at all until trials succeed.
@@ -26,7 +30,7 @@ pub struct Resilience {
 
 impl Default for Resilience {
     fn default() -> Self {
-        Self { outliers: None, breaker: None, limits: Limits::default(), panic_percent: PANIC_PERCENT }
+        Self { health_check: None, outliers: None, breaker: None, limits: Limits::default(), panic_percent: PANIC_PERCENT }
     }
 }
 

@@ -204,7 +204,7 @@ pub enum Outcome {
     Stale,
     /// The endpoint says that it has not begun the request.
     Unprocessed,
-    /// There was no connection to the endpoint, or none from its proxy to its app.
+    /// There was no connection to the endpoint, or none from its proxy to its app, or the app had as many requests as it bears.
     Unreached,
     /// The connection or stream ended before the head of a valid response.
     Reset,

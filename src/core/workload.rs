@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::authorize::Guard;
+use crate::concurrency::AdaptiveConcurrency;
 use crate::names::{Name, ServiceId, WorkloadId};
 use crate::service::Protocol;
 
@@ -48,6 +49,8 @@ pub struct InboundPort {
     pub version: Option<Name>,
     /// What holds for connections to it.
     pub guard: Guard,
+    /// How it is learnt how many requests the app bears at once there; `None`: it gets all that come.
+    pub concurrency: Option<AdaptiveConcurrency>,
 }
 
 impl Workload {

@@ -292,7 +292,7 @@ async fn in_turn(in_flight: &InFlight, connection: &Connection) -> Result<(), Re
 }
 
 /// Connects to an endpoint for bytes that are not looked at: through a tunnel, where it has to prove who it is.
-async fn reach(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
+pub(crate) async fn reach(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
     match peer.identity() {
         Some(_) => peer.tunnels.open(peer, carries, limit, context).await,
         None => dial_within(peer, carries, limit, context).await,

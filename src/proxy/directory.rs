@@ -22,17 +22,19 @@ use leno_core::resilience::Resilience;
 use leno_core::retry::Budget;
 use leno_core::route::Rule;
 use leno_core::service::Service;
-use leno_core::workload::Workload;
+use leno_core::workload::{InboundPort, Workload};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::concurrency;
 use crate::control::{Alias, Ask, Update};
 use crate::pool::{InFlight, Peer, Peers, Proof};
+use crate::resilience::health::Checks;
 use crate::resilience::limits::{Budgets, Place};
 use crate::resilience::{EndpointHealth, SetHealth};
 use crate::target::Refusal;
 use crate::telemetry::Destination;
-use crate::worker::Context;
+use crate::worker::{Context, Settings};
 
 /// How long traffic waits for an answer of the controller before it goes on without one.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -48,12 +50,16 @@ pub struct Directory {
     asks: UnboundedSender<Ask>,
     identity: bool,
     budgets: Arc<Budgets>,
+    checks: Arc<Checks>,
+    concurrency: Arc<concurrency::Limiters>,
     /// What the worker sends to, shared by all services.
     pub peers: Peers,
     aliases: RefCell<Map<Alias, Meaning>>,
     services: RefCell<Map<ServiceId, Rc<ServiceState>>>,
     endpoints: RefCell<Map<EndpointsId, Rc<EndpointSet>>>,
     workload: RefCell<Option<Arc<Workload>>>,
+    /// Of those of the app's ports that have one.
+    limiters: RefCell<Vec<(u16, Arc<concurrency::Limiter>)>>,
     /// `None`: not told yet, so that traffic at the very start waits for the controller.
     connected: Cell<Option<bool>>,
     changed: Notify,
@@ -138,18 +144,21 @@ impl EndpointState {
 impl Directory {
     /// Knows nothing yet; asks go to `asks`.
     ///
-    /// `identity` says whether endpoints of which it is known who must answer have to prove it; without, all are spoken to in plain
-    /// text. What is under way is counted in `budgets`, for all workers.
-    pub fn new(asks: UnboundedSender<Ask>, identity: bool, budgets: Arc<Budgets>) -> Self {
+    /// `settings` say whether endpoints of which it is known who must answer have to prove it (without, all are spoken to in plain
+    /// text), and have what all workers share.
+    pub fn new(asks: UnboundedSender<Ask>, settings: &Settings) -> Self {
         Self {
             asks,
-            identity,
-            budgets,
+            identity: settings.identity,
+            budgets: Arc::clone(&settings.budgets),
+            checks: Arc::clone(&settings.checks),
+            concurrency: Arc::clone(&settings.concurrency),
             peers: Peers::default(),
             aliases: RefCell::default(),
             services: RefCell::default(),
             endpoints: RefCell::default(),
             workload: RefCell::default(),
+            limiters: RefCell::default(),
             connected: Cell::new(None),
             changed: Notify::new(),
         }
@@ -266,6 +275,16 @@ impl Directory {
         look(self.workload.borrow().as_ref().map(|workload| workload.guard(port)))
     }
 
+    /// What limits the requests that the app's `port` is given at once, where anything does.
+    pub(crate) fn limiter(&self, port: u16) -> Option<Arc<concurrency::Limiter>> {
+        self.limiters.borrow().iter().find(|(limited, _)| *limited == port).map(|(_, limiter)| Arc::clone(limiter))
+    }
+
+    /// All of them, by port.
+    pub(crate) fn limiters(&self) -> Vec<(u16, Arc<concurrency::Limiter>)> {
+        self.limiters.borrow().clone()
+    }
+
     /// Takes in one update.
     pub fn apply(&self, update: Update) {
         match update {
@@ -291,6 +310,9 @@ impl Directory {
                 }
             }
             Update::Workload(workload) => {
+                let limited = workload.inbound.iter().filter_map(|port| Some((port, port.concurrency.as_ref()?)));
+                let limiter = |port: &InboundPort, settings| self.concurrency.of(port.port, &port.service, settings, Instant::now());
+                self.limiters.replace(limited.map(|(port, settings)| (port.port, limiter(port, settings))).collect());
                 self.workload.replace(Some(workload));
             }
             // What connections are secured with is not the directory's business.
@@ -299,6 +321,11 @@ impl Directory {
             Update::Connected(connected) => self.connected.set(Some(connected)),
         }
         self.changed.notify_waiters();
+    }
+
+    /// What is remembered of the endpoints of `id`, where they are known and guarded.
+    pub(crate) fn health(&self, id: &EndpointsId) -> Option<Rc<SetHealth>> {
+        self.endpoints.borrow().get(id)?.current()?.health.clone()
     }
 
     fn service_state(&self, id: &ServiceId) -> Rc<ServiceState> {
@@ -423,7 +450,7 @@ impl EndpointSet {
 impl EndpointIndex {
     /// What `before` remembers of endpoints that stay is kept.
     fn new(endpoints: &Endpoints, directory: &Directory, before: Option<&Self>) -> Self {
-        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before, &directory.budgets));
+        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before, directory));
         let state = |endpoint: &Endpoint| {
             let proof = match (&endpoints.origination, &endpoint.identity) {
                 (Some(origination), _) => Proof::Outside(Arc::clone(origination)),
@@ -432,7 +459,7 @@ impl EndpointIndex {
             };
             let peer = directory.peers.get(endpoint.address, proof);
             let known = || before.and_then(|before| before.remembered(&peer));
-            let health = health.as_ref().map(|set| known().unwrap_or_else(|| set.join(endpoint.address)));
+            let health = health.as_ref().map(|set| known().unwrap_or_else(|| set.join(&peer)));
             Rc::new(EndpointState { endpoint: endpoint.clone(), peer, health })
         };
         let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();
@@ -446,18 +473,18 @@ impl EndpointIndex {
             }
         }
         if let Some(set) = &health {
-            set.set_peers(all.iter().map(|endpoint| Rc::downgrade(&endpoint.peer)));
+            set.set_members(all.iter().filter_map(|endpoint| endpoint.health.as_ref().map(Rc::downgrade)).collect());
         }
         Self { all, versions, health }
     }
 
-    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>, budgets: &Budgets) -> Rc<SetHealth> {
+    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>, directory: &Directory) -> Rc<SetHealth> {
         match before.and_then(|before| before.health.as_ref()) {
             Some(set) => {
                 set.set_policy(Arc::clone(policy));
                 Rc::clone(set)
             }
-            None => SetHealth::new(id.clone(), Arc::clone(policy), budgets),
+            None => SetHealth::new(id.clone(), Arc::clone(policy), &directory.budgets, &directory.checks),
         }
     }
 
@@ -510,12 +537,13 @@ impl EndpointIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leno_core::names::WorkloadId;
     use std::net::SocketAddr;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     fn directory() -> (Directory, UnboundedReceiver<Ask>) {
         let (asks, asked) = unbounded_channel();
-        (Directory::new(asks, true, Arc::default()), asked)
+        (Directory::new(asks, &Settings { identity: true, ..Settings::new(WorkloadId::new("shop", "web-1")) }), asked)
     }
 
     fn payment() -> ServiceId {

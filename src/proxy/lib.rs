@@ -10,6 +10,7 @@ mod admit;
 mod authorization;
 pub mod boot;
 pub mod buffers;
+pub mod concurrency;
 pub mod connection;
 pub mod control;
 pub mod detect;

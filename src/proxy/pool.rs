@@ -19,6 +19,7 @@ use leno_core::endpoints::Origination;
 use leno_core::names::Identity;
 use leno_core::resilience::Outcome;
 
+use crate::concurrency::Held;
 use crate::http2::upstream::Upstreams;
 use crate::io::Io;
 use crate::resilience::{self, Attempt};
@@ -45,6 +46,8 @@ struct Resting {
 pub struct InFlight {
     peer: Rc<Peer>,
     attempt: Option<Attempt>,
+    /// Its place among those that the app is given at once.
+    held: Held,
 }
 
 /// What a peer has to prove.
@@ -137,6 +140,11 @@ impl Peer {
         }
     }
 
+    /// What it has to prove.
+    pub(crate) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
     /// The TLS that is begun there, outside the mesh.
     pub fn origination(&self) -> Option<&Arc<Origination>> {
         match &self.proof {
@@ -158,7 +166,7 @@ impl Peer {
     /// One more request is in flight.
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
-        InFlight { peer: Rc::clone(self), attempt: None }
+        InFlight { peer: Rc::clone(self), attempt: None, held: Held::default() }
     }
 
     /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
@@ -246,8 +254,15 @@ impl InFlight {
         self
     }
 
-    /// The head of an answer is there, and its body may take as long as it will.
-    pub(crate) fn answered(&self) {
+    /// The same, with its place among those that the app is given at once.
+    pub(crate) fn holding(mut self, held: Held) -> Self {
+        self.held = held;
+        self
+    }
+
+    /// The head of an answer is there, which says this, and its body may take as long as it will.
+    pub(crate) fn answered(&self, outcome: Outcome) {
+        self.held.answered(outcome);
         if let Some(attempt) = &self.attempt {
             attempt.answered();
         }

@@ -19,6 +19,7 @@ use leno_core::request::RequestHead;
 use leno_core::retry::{Budget, Retry};
 use leno_core::route::{self, Backend, Rule, Silent};
 
+use crate::concurrency::Limiter;
 use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
 use crate::filters::Filtered;
 use crate::jwt::TokenError;
@@ -58,8 +59,8 @@ pub struct Route {
 pub enum Target {
     /// An endpoint of a service.
     Service(Route),
-    /// This one, and nobody else.
-    Address(Rc<Peer>),
+    /// This one, and nobody else; it is the app, which gets no more requests at once than it bears, where there is a limiter.
+    Address(Rc<Peer>, Option<Arc<Limiter>>),
     /// The proxy answers itself.
     Nobody(Refusal),
 }
@@ -69,7 +70,7 @@ impl Target {
     pub fn route(&self) -> Option<&Route> {
         match self {
             Self::Service(route) => Some(route),
-            Self::Address(_) | Self::Nobody(_) => None,
+            Self::Address(..) | Self::Nobody(_) => None,
         }
     }
 
@@ -82,7 +83,7 @@ impl Target {
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Nobody(refusal) => refusal.retry_after_s(),
-            Self::Service(_) | Self::Address(_) => None,
+            Self::Service(_) | Self::Address(..) => None,
         }
     }
 }

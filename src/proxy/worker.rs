@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use crate::buffers::Buffers;
+use crate::concurrency::Limiters;
 use crate::control::{Ask, Update};
 use crate::directory::Directory;
 use crate::drain::{Drain, Draining};
@@ -27,7 +28,9 @@ use crate::listen::{self, Listener, Open};
 use crate::mirror::Mirrors;
 use crate::pool::{Peer, RestLimits};
 use crate::probes::Probes;
-use crate::rate_limit::Limiters;
+use crate::rate_limit;
+use crate::resilience::checker;
+use crate::resilience::health::Checks;
 use crate::resilience::limits::Budgets;
 use crate::silent::SilentPeers;
 use crate::telemetry::{AccessLog, Recorder, Registry, Trace, Tracer};
@@ -84,11 +87,15 @@ pub struct Settings {
     /// What may rest in the pools.
     pub rest: RestLimits,
     /// The buckets of rate limits, which all workers of the proxy share.
-    pub limiters: Arc<Limiters>,
+    pub limiters: Arc<rate_limit::Limiters>,
     /// What is under way to services that have limits; workers of one proxy share it.
     pub budgets: Arc<Budgets>,
     /// What requests are traced with, where they are.
     pub tracer: Option<Arc<Tracer>>,
+    /// What health checks say of endpoints; workers of one proxy share it, and one of them asks.
+    pub checks: Arc<Checks>,
+    /// How many requests the app is given at once; workers of one proxy share it.
+    pub concurrency: Arc<Limiters>,
 }
 
 impl Settings {
@@ -109,6 +116,8 @@ impl Settings {
             limiters: Arc::default(),
             budgets: Arc::default(),
             tracer: None,
+            checks: Arc::default(),
+            concurrency: Arc::default(),
         }
     }
 }
@@ -152,7 +161,7 @@ impl Context {
         Self {
             own: Caller { namespace: Some(Name::clone(&settings.workload.namespace)), identity: None },
             stranger: Rc::default(),
-            directory: Directory::new(asks, settings.identity, Arc::clone(&settings.budgets)),
+            directory: Directory::new(asks, &settings),
             security: Security::default(),
             originator: Originator::default(),
             buffers: Rc::default(),
@@ -220,9 +229,17 @@ async fn take_updates(context: Rc<Context>, mut updates: UnboundedReceiver<Updat
         match update {
             Update::Credentials(credentials) => context.security.set_credentials(credentials),
             Update::Trust(trust) => context.security.set_trust(trust),
-            other @ (Update::Alias(..) | Update::Service(..) | Update::Endpoints(..) | Update::Workload(_) | Update::Connected(_)) => {
-                context.directory.apply(other)
+            Update::Endpoints(id, endpoints) => {
+                context.directory.apply(Update::Endpoints(id.clone(), endpoints));
+                if let Some(set) = context.directory.health(&id) {
+                    checker::start(&set, &context);
+                }
             }
+            Update::Workload(workload) => {
+                context.directory.apply(Update::Workload(workload));
+                context.recorder.limiters(&context.directory.limiters());
+            }
+            other @ (Update::Alias(..) | Update::Service(..) | Update::Connected(_)) => context.directory.apply(other),
         }
     }
     // The control thread has ended; what is known goes on serving.

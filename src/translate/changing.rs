@@ -264,10 +264,14 @@ impl Namespace {
         };
         let versions_differ = !same(|a, b| a.versions == b.versions, !versions(&before) && !versions(&after));
         let guards = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.resilience.clone());
-        if versions_differ || guards(&before) != guards(&after) {
+        let ports_differ = !same(|a, b| a.ports == b.ports, false);
+        let are_checked = |mesh: &Option<Arc<Mesh>>| guards(mesh).is_some_and(|guards| guards.health_check.is_some());
+        // Checks speak what is spoken on the port.
+        if versions_differ || guards(&before) != guards(&after) || (ports_differ && are_checked(&after)) {
             self.touch_endpoints(service, effects);
         }
-        if versions_differ || !same(|a, b| a.ports == b.ports, false) {
+        let concurrency = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.concurrency);
+        if versions_differ || ports_differ || concurrency(&before) != concurrency(&after) {
             self.touch_workloads(service, effects);
         }
     }

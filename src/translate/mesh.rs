@@ -1,11 +1,13 @@
 //! What a MeshService means.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use leno_api as api;
 use leno_api::k8s::Labels;
 use leno_core::balance::Algorithm;
+use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::names::Name;
 use leno_core::resilience::Resilience;
 use leno_core::service::Protocol;
@@ -28,6 +30,8 @@ pub(crate) struct Mesh {
     pub(crate) balancer: Algorithm,
     /// How it is guarded, where that is said.
     pub(crate) resilience: Option<Arc<Resilience>>,
+    /// How its pods' sidecars learn how many requests they bear, where that is said.
+    pub(crate) concurrency: Option<AdaptiveConcurrency>,
     /// What it is, where that is outside the cluster: then `service` is its own name.
     pub(crate) outside: Option<Outside>,
 }
@@ -82,8 +86,22 @@ pub(crate) fn read(object: &api::MeshService) -> Result<Mesh, Vec<String>> {
         problems.push(format!("spec.ports[{index}]: port {} is listed twice: list it once.", port.port));
     }
     let outside = spec.external.as_ref().map(|external| outside::read(spec, external, &mut problems));
-    let resilience = resilience::read(spec, &mut problems);
-    if problems.is_empty() { Ok(Mesh { resilience, ..mesh(object, outside) }) } else { Err(problems) }
+    let resilience = resilience::read(spec, &asked_as(object), &mut problems);
+    let concurrency = resilience::concurrency(spec, &mut problems);
+    if problems.is_empty() { Ok(Mesh { resilience, concurrency, ..mesh(object, outside) }) } else { Err(problems) }
+}
+
+/// The name by which a service is asked whether it is well: that which its callers use.
+fn asked_as(object: &api::MeshService) -> String {
+    let outside = object.spec.external.as_ref().and_then(|external| external.addresses.first()).map(|address| match address.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        Ok(IpAddr::V4(_)) | Err(_) => address.clone(),
+    });
+    let inside = || match &object.metadata.namespace {
+        Some(namespace) => format!("{}.{namespace}", object.service_name()),
+        None => object.service_name().to_owned(),
+    };
+    outside.unwrap_or_else(inside)
 }
 
 fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
@@ -100,6 +118,7 @@ fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
         balancer: algorithm(object.algorithm()),
         outside,
         resilience: None,
+        concurrency: None,
     }
 }
 

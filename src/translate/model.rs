@@ -70,11 +70,12 @@ impl Namespace {
             service: lead.service.id.clone(),
             version: mesh.as_deref().and_then(|mesh| mesh.versions_of(labels).next().cloned()),
             guard,
+            concurrency: mesh.as_deref().and_then(|mesh| mesh.concurrency),
         }
     }
 }
 
 /// What is spoken on `port`: what the MeshService says, else the Service.
-fn protocol(port: &Port, mesh: Option<&Mesh>) -> Protocol {
+pub(crate) fn protocol(port: &Port, mesh: Option<&Mesh>) -> Protocol {
     mesh.and_then(|mesh| mesh.protocol(port.number)).unwrap_or(port.protocol)
 }

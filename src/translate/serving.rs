@@ -14,9 +14,11 @@ use leno_core::names::{Identity, Name};
 use crate::backing::{Pod, State};
 use crate::member::Member;
 use crate::mesh::Mesh;
+use crate::model::protocol;
 use crate::namespace::Namespace;
 use crate::outside::Outside;
 use crate::report::EndpointCounts;
+use crate::resilience;
 use crate::service::{Port, Service};
 
 /// Something that may serve, before the choice among families and states.
@@ -34,7 +36,7 @@ impl Namespace {
         let service = self.mesh_service(name)?;
         let port = service.port(number)?;
         if let Some(mesh) = self.outside(name) {
-            let resilience = mesh.resilience.clone();
+            let resilience = mesh.resilience.as_ref().map(|it| resilience::at_port(it, protocol(port, Some(&mesh))));
             return mesh.outside.as_ref().map(|outside| Endpoints { resilience, ..outside_endpoints(service, number, outside) });
         }
         let mut candidates = self.candidates(service, port);
@@ -52,7 +54,8 @@ impl Namespace {
                 None => drop(endpoints.insert(candidate.address, new)),
             }
         }
-        let resilience = self.mesh_in_force(name).and_then(|(_, mesh)| mesh.resilience.clone());
+        let mesh = self.mesh_in_force(name).map(|(_, mesh)| mesh);
+        let resilience = mesh.as_ref().and_then(|mesh| Some(resilience::at_port(mesh.resilience.as_ref()?, protocol(port, Some(mesh)))));
         Some(Endpoints {
             endpoints: endpoints.into_values().collect(),
             resilience,

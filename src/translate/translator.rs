@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId, service_of_host};
 use leno_core::service::Service;
@@ -276,6 +277,11 @@ impl Translator {
         let mesh = self.namespaces.get(&id.namespace)?.outside(&id.name)?;
         let outside = mesh.outside.as_ref()?;
         Some(outside.hosts.iter().map(ToString::to_string).chain(outside.addresses.iter().map(ToString::to_string)).collect())
+    }
+
+    /// How the sidecars of the pods behind this service learn how many requests they bear at once; `None`: they do not.
+    pub fn concurrency(&self, id: &ServiceId) -> Option<AdaptiveConcurrency> {
+        self.namespaces.get(&id.namespace)?.mesh_in_force(&id.name)?.1.concurrency
     }
 
     /// What is said about a MeshService, TrafficPolicy or SecurityPolicy. There are no reports on objects of other kinds.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::balance::Algorithm;
+use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::endpoints::{Endpoint, Endpoints, Origination};
 use leno_core::matching::{FieldMatch, InvalidPattern, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::names::{Identity, InvalidId, InvalidIdentity, Name, ServiceId};
@@ -91,6 +92,9 @@ pub enum DecodeError {
     /// A percentage is above 100.
     #[error("{0} percent is above 100")]
     Percent(u32),
+    /// No status of HTTP.
+    #[error("{0} is no HTTP status")]
+    Status(u32),
     /// No network.
     #[error("{0:?} is no network in CIDR notation")]
     Network(String),
@@ -156,6 +160,11 @@ fn inbound_port(message: wire::InboundPort, guards: &Guards) -> Result<InboundPo
         service: message.service.parse()?,
         version: message.version.map(Name::from),
         guard: guards.guard(message.guard)?,
+        concurrency: message.concurrency.map(|it| AdaptiveConcurrency {
+            min_limit: it.min_limit,
+            max_limit: it.max_limit,
+            tolerance_percent: it.tolerance_percent,
+        }),
     })
 }
 

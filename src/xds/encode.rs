@@ -65,6 +65,11 @@ pub fn encode_workload(workload: &Workload) -> Bytes {
         service: it.service.to_string(),
         version: it.version.as_ref().map(ToString::to_string),
         guard: Some(tables.guard(&it.guard)),
+        concurrency: it.concurrency.map(|it| wire::AdaptiveConcurrency {
+            min_limit: it.min_limit,
+            max_limit: it.max_limit,
+            tolerance_percent: it.tolerance_percent,
+        }),
     });
     let (inbound, others) = (inbound.collect(), Some(tables.guard(&workload.others)));
     let GuardTables { policies, issuers } = tables;

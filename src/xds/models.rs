@@ -7,10 +7,12 @@ use std::time::Duration;
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
 use leno_core::balance::Algorithm;
 use leno_core::breaker::CircuitBreaker;
+use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::cors::Cors;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::fault::{Abort, AbortStatus, Delay, Fault};
 use leno_core::filters::{FieldChanges, Filters, PathChange, Redirect, Rewrite, Scheme};
+use leno_core::health::{HealthCheck, HttpProbe, Probe};
 use leno_core::limits::Limits;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
 use leno_core::mirror::Mirror;
@@ -84,7 +86,9 @@ fn resilience() -> impl Strategy<Value = Resilience> {
         connect_timeout,
         idle_timeout,
     });
-    (option::of(outliers), option::of(breaker), limits, 0u8..=100).prop_map(|(outliers, breaker, limits, panic_percent)| Resilience {
+    let all = (option::of(health_check()), option::of(outliers), option::of(breaker), limits, 0u8..=100);
+    all.prop_map(|(health_check, outliers, breaker, limits, panic_percent)| Resilience {
+        health_check,
         outliers,
         breaker,
         limits,
@@ -92,9 +96,36 @@ fn resilience() -> impl Strategy<Value = Resilience> {
     })
 }
 
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let http = (text(), text(), option::of(any::<u16>()), any::<bool>(), vec(any::<u16>(), 0..3))
+        .prop_map(|(path, host, port, is_http2, expected)| Probe::Http(HttpProbe { path, host, port, is_http2, expected }));
+    let probe = prop_oneof![http, text().prop_map(|service| Probe::Grpc { service }), Just(Probe::Tcp)];
+    (probe, any::<Duration>(), any::<Duration>(), any::<u32>(), any::<u32>()).prop_map(
+        |(probe, interval, timeout, unhealthy_threshold, healthy_threshold)| HealthCheck {
+            probe,
+            interval,
+            timeout,
+            unhealthy_threshold,
+            healthy_threshold,
+        },
+    )
+}
+
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
-    let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()), guard());
-    let inbound = inbound.prop_map(|(port, protocol, service, version, guard)| InboundPort { port, protocol, service, version, guard });
+    let concurrency = any::<(u32, u32, u32)>().prop_map(|(min_limit, max_limit, tolerance_percent)| AdaptiveConcurrency {
+        min_limit,
+        max_limit,
+        tolerance_percent,
+    });
+    let inbound = (any::<u16>(), protocol(), service_id(), option::of(version()), guard(), option::of(concurrency));
+    let inbound = inbound.prop_map(|(port, protocol, service, version, guard, concurrency)| InboundPort {
+        port,
+        protocol,
+        service,
+        version,
+        guard,
+        concurrency,
+    });
     let egress = prop::sample::select(vec![Egress::Allow, Egress::RegisteredOnly]);
     let outside = (egress, vec(any::<u16>(), 0..3), vec(network(), 0..2));
     (service_id(), vec(inbound, 0..4), guard(), outside).prop_map(|(id, inbound, others, (egress, outside_ports, inside))| Workload {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leno_core::breaker::CircuitBreaker;
+use leno_core::health::{HealthCheck, HttpProbe, Probe};
 use leno_core::limits::Limits;
 use leno_core::outlier::{OutlierDetection, SuccessRate};
 use leno_core::resilience::Resilience;
@@ -12,8 +13,9 @@ use crate::encode;
 use crate::wire::leno as wire;
 
 pub(crate) fn encoded(resilience: &Resilience) -> wire::Resilience {
-    let Resilience { outliers, breaker, limits, panic_percent } = resilience;
+    let Resilience { health_check, outliers, breaker, limits, panic_percent } = resilience;
     wire::Resilience {
+        health_check: health_check.as_ref().map(encoded_check),
         outliers: outliers.as_ref().map(encoded_outliers),
         breaker: breaker.as_ref().map(|it| wire::CircuitBreaker {
             failure_threshold: it.failure_threshold,
@@ -30,6 +32,26 @@ pub(crate) fn encoded(resilience: &Resilience) -> wire::Resilience {
             idle_timeout: limits.idle_timeout.map(encode::duration),
         }),
         panic_percent: (*panic_percent).into(),
+    }
+}
+
+fn encoded_check(it: &HealthCheck) -> wire::HealthCheck {
+    wire::HealthCheck {
+        probe: Some(match &it.probe {
+            Probe::Http(http) => wire::health_check::Probe::Http(wire::HttpProbe {
+                path: http.path.to_string(),
+                host: http.host.to_string(),
+                port: http.port.map(Into::into),
+                is_http2: http.is_http2,
+                expected: http.expected.iter().copied().map(Into::into).collect(),
+            }),
+            Probe::Grpc { service } => wire::health_check::Probe::Grpc(service.to_string()),
+            Probe::Tcp => wire::health_check::Probe::Tcp(wire::TcpProbe {}),
+        }),
+        interval: Some(encode::duration(it.interval)),
+        timeout: Some(encode::duration(it.timeout)),
+        unhealthy_threshold: it.unhealthy_threshold,
+        healthy_threshold: it.healthy_threshold,
     }
 }
 
@@ -52,6 +74,7 @@ fn encoded_outliers(it: &OutlierDetection) -> wire::OutlierDetection {
 pub(crate) fn decoded(message: wire::Resilience) -> Result<Resilience, DecodeError> {
     let limits = message.limits.unwrap_or_default();
     Ok(Resilience {
+        health_check: message.health_check.map(decoded_check).transpose()?,
         outliers: message.outliers.map(decoded_outliers).transpose()?,
         breaker: message.breaker.map(decoded_breaker).transpose()?,
         limits: Limits {
@@ -63,6 +86,27 @@ pub(crate) fn decoded(message: wire::Resilience) -> Result<Resilience, DecodeErr
             idle_timeout: decode::duration(limits.idle_timeout)?,
         },
         panic_percent: percent(message.panic_percent)?,
+    })
+}
+
+fn decoded_check(it: wire::HealthCheck) -> Result<HealthCheck, DecodeError> {
+    let probe = match it.probe.ok_or(DecodeError::Unknown("kind of health check"))? {
+        wire::health_check::Probe::Http(http) => Probe::Http(HttpProbe {
+            path: http.path.into(),
+            host: http.host.into(),
+            port: http.port.map(decode::port).transpose()?,
+            is_http2: http.is_http2,
+            expected: http.expected.into_iter().map(status).collect::<Result<_, _>>()?,
+        }),
+        wire::health_check::Probe::Grpc(service) => Probe::Grpc { service: service.into() },
+        wire::health_check::Probe::Tcp(wire::TcpProbe {}) => Probe::Tcp,
+    };
+    Ok(HealthCheck {
+        probe,
+        interval: time(it.interval)?,
+        timeout: time(it.timeout)?,
+        unhealthy_threshold: it.unhealthy_threshold,
+        healthy_threshold: it.healthy_threshold,
     })
 }
 
@@ -93,6 +137,10 @@ fn decoded_outliers(it: wire::OutlierDetection) -> Result<OutlierDetection, Deco
 
 fn time(message: Option<wire::Duration>) -> Result<Duration, DecodeError> {
     Ok(decode::duration(message)?.unwrap_or_default())
+}
+
+fn status(number: u32) -> Result<u16, DecodeError> {
+    u16::try_from(number).ok().ok_or(DecodeError::Status(number))
 }
 
 fn percent(number: u32) -> Result<u8, DecodeError> {

@@ -15,7 +15,9 @@ def APPS():
         apps.server(BAD, "v2", app="payment", args=("-status", "503")),
         apps.server("ledger", "v1"),
     ]
-    return [*servers, apps.service("payment"), apps.service("ledger"), apps.client("web")]
+    grpc = apps.container("grpc-server", name="app", readinessProbe=apps.tcp_probe(9000))
+    echo = [apps.workload("Deployment", "echo", grpc), apps.service("echo", (9000, 9000))]
+    return [*servers, *echo, apps.service("payment"), apps.service("ledger"), apps.client("web")]
 
 
 def policy(shop, name, **spec):
@@ -54,4 +56,36 @@ def test_a_try_that_takes_too_long_is_given_up_and_made_again(shop):
     assert time.monotonic() - began < 6
     line = until("the line says how often", lambda: shop.access_log("web", destination=f"{shop.name}/ledger", reason="timeout"))[-1]
     assert (line["status"], line["tries"], line["origin"]) == (504, 2, "upstream")
+    shop.delete("TrafficPolicy", "ledger")
+
+
+def test_a_body_is_sent_again_up_to_a_bound(shop):
+    policy(shop, "ledger", retry={"attempts": 2, "retryOn": ["5xx"], "backoff": {"base": "1ms"}})
+    put = ("-method", "PUT", "-body")
+    assert shop.count("web", "get", "http://ledger/flaky?key=small&fails=1", *put, "x" * 50_000)["byStatus"] == {"200": 1}
+    assert shop.count("web", "get", "http://ledger/flaky?key=large&fails=1", *put, "x" * 80_000)["byStatus"] == {"503": 1}
+    line = until("the line says why", lambda: shop.access_log("web", method="PUT", no_retry="body"))[-1]
+    assert (line["status"], line["tries"]) == (503, 1)
+    shop.delete("TrafficPolicy", "ledger")
+
+
+def test_a_grpc_call_is_made_again_by_its_status(shop):
+    counts = shop.count("web", "grpc-client", "echo:9000", "-flaky", "without a policy")
+    assert counts["failed"] == 1, counts
+    policy(shop, "echo", retry={"attempts": 1, "retryOn": ["grpc-unavailable"]})
+    counts = shop.count("web", "grpc-client", "echo:9000", "-flaky", "with one")
+    assert counts["failed"] == 0, counts
+    labels = {"destination": f"{shop.name}/echo", "reason": "grpc-unavailable"}
+    assert shop.metric("web", "leno_retries_total", outcome="succeeded", **labels) == 1
+    shop.delete("TrafficPolicy", "echo")
+
+
+def test_a_response_that_stalls_is_cut(shop):
+    policy(shop, "ledger", routes=[{"name": "all", "idleTimeout": "500ms"}])
+    began = time.monotonic()
+    counts = shop.count("web", "get", "http://ledger/stall?ms=9000")
+    assert counts["failed"] == 1, counts
+    assert time.monotonic() - began < 8
+    line = until("the line says why", lambda: shop.access_log("web", destination=f"{shop.name}/ledger", reason="idle-timeout"))[-1]
+    assert line["status"] == 200
     shop.delete("TrafficPolicy", "ledger")

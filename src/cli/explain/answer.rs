@@ -291,6 +291,7 @@ impl Answer<'_> {
             Backend::Endpoints { service, port, version } => {
                 let all = self.translator.endpoints(&EndpointsId::new(service.clone(), port));
                 guards.extend(all.as_ref().and_then(|it| it.resilience.as_deref()).map(guards::words).into_iter().flatten());
+                guards.extend(self.translator.concurrency(service).as_ref().map(guards::concurrency));
                 let all = all.map(|it| it.endpoints).unwrap_or_default();
                 let serving = all.iter().filter(|it| it.serves(version.map(|version| &**version)));
                 let candidates: Vec<_> = serving.map(|endpoint| candidate(service, endpoint)).collect();

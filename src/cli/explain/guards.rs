@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use leno_core::breaker::CircuitBreaker;
+use leno_core::concurrency::AdaptiveConcurrency;
+use leno_core::health::{HealthCheck, Probe};
 use leno_core::limits::Limits;
 use leno_core::outlier::OutlierDetection;
 use leno_core::resilience::Resilience;
@@ -11,15 +13,42 @@ use leno_core::resilience::Resilience;
 pub(super) fn words(resilience: &Resilience) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(limits(&resilience.limits));
+    lines.extend(resilience.health_check.as_ref().map(health_check));
     lines.extend(resilience.breaker.as_ref().map(breaker));
     lines.extend(resilience.outliers.as_ref().map(outliers));
-    if resilience.outliers.is_some() {
+    if resilience.outliers.is_some() || resilience.health_check.is_some() {
         lines.push(match resilience.panic_percent {
             0 => "panic: never; without a healthy endpoint the answer is 503".to_owned(),
             percent => format!("panic: with less than {percent} % of the endpoints healthy, all are used"),
         });
     }
     lines
+}
+
+/// How many requests each pod bears, in a line.
+pub(super) fn concurrency(it: &AdaptiveConcurrency) -> String {
+    let AdaptiveConcurrency { min_limit, max_limit, tolerance_percent } = it;
+    format!(
+        "adaptive concurrency: each pod gets {min_limit} to {max_limit} requests at once, fewer as soon as answers take {tolerance_percent} % longer than without a queue"
+    )
+}
+
+fn health_check(it: &HealthCheck) -> String {
+    let probe = match &it.probe {
+        Probe::Http(http) => {
+            let at = http.port.map(|port| format!(" at port {port}")).unwrap_or_default();
+            let expected: Vec<_> = http.expected.iter().map(ToString::to_string).collect();
+            let expected = if expected.is_empty() { "200 to 299".to_owned() } else { expected.join(", ") };
+            format!("GET {}{at} answered with {expected}", http.path)
+        }
+        Probe::Grpc { service } if service.is_empty() => "grpc.health.v1.Health/Check answered with SERVING".to_owned(),
+        Probe::Grpc { service } => format!("grpc.health.v1.Health/Check of {service} answered with SERVING"),
+        Probe::Tcp => "a connection taken".to_owned(),
+    };
+    let HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold, .. } = it;
+    format!(
+        "health check by each sidecar: {probe} within {timeout:?}, every {interval:?}; left out after {unhealthy_threshold} failures in a row, back after {healthy_threshold} successes"
+    )
 }
 
 fn limits(it: &Limits) -> Option<String> {
@@ -75,6 +104,16 @@ mod tests {
             Limits { connections: Some(100), requests: Some(7), idle_timeout: Some(Duration::from_secs(300)), ..Limits::default() };
         let limited = Resilience { limits, ..Resilience::default() };
         assert_eq!(words(&limited), ["limits of each sidecar: 100 connections, 7 requests, 300s for a connection to rest"]);
+        let checked =
+            Resilience { health_check: Some(HealthCheck::new(Probe::Grpc { service: "shop.Payment".into() })), ..Resilience::default() };
+        assert_eq!(
+            words(&checked),
+            [
+                "health check by each sidecar: grpc.health.v1.Health/Check of shop.Payment answered with SERVING within 1s, every 10s; \
+                 left out after 3 failures in a row, back after 2 successes",
+                "panic: with less than 50 % of the endpoints healthy, all are used",
+            ]
+        );
         let both =
             Resilience { breaker: Some(CircuitBreaker::default()), outliers: Some(OutlierDetection::default()), ..Resilience::default() };
         assert_eq!(

@@ -5,7 +5,7 @@ use std::io::Write;
 use leno_core::names::Name;
 
 use super::request::append_line;
-use super::response::UNDELIVERED;
+use super::response::{UNDELIVERED, Undelivered};
 use crate::buffers::Buffer;
 
 /// What a request whose token was refused is answered with (RFC 6750 section 3).
@@ -25,8 +25,8 @@ pub struct Answer<'a> {
     pub tell_kept: bool,
     /// Whether the text is left out: the request was `HEAD`.
     pub is_head: bool,
-    /// Whether another proxy is told that the app never got the request.
-    pub undelivered: bool,
+    /// Why the app never got the request, where another proxy is told that.
+    pub undelivered: Option<Undelivered>,
     /// Further fields.
     pub fields: &'a [(Name, Name)],
     /// Seconds after which the request may be tried again.
@@ -43,7 +43,7 @@ impl Answer<'_> {
             (false, true) => "connection: keep-alive\r\n",
             (false, false) => "",
         };
-        let undelivered = if self.undelivered { format!("{UNDELIVERED}: connect\r\n") } else { String::new() };
+        let undelivered = self.undelivered.map(|why| format!("{UNDELIVERED}: {}\r\n", why.as_str())).unwrap_or_default();
         let retry_after = self.retry_after_s.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
         let challenge = if self.status == 401 { CHALLENGE_LINE } else { "" };
         let wrote = write!(

@@ -10,6 +10,7 @@ mod mirrors;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leno_core::request::Headers;
@@ -28,6 +29,7 @@ use super::response::Asked;
 use crate::admit::{self, Asks};
 use crate::authorization::{self, Decided, Visitor};
 use crate::buffers::Buffer;
+use crate::concurrency::{self, Limiter};
 use crate::connection::{Connection, Side};
 use crate::filters::Filtered;
 use crate::idle::Idle;
@@ -249,7 +251,8 @@ fn prepare<'c>(
     let trace = context.trace(&head);
     let visitor = Visitor { side: &connection.side, tls: connection.tls.as_ref(), address: connection.peer.ip(), context };
     let admission = authorization::of_request(&visitor, &request.view(&head, &connection.caller), &asks);
-    let (target, labels) = aim(whom, &head, &request, connection);
+    let limiter = concurrency::limiter(&visitor, &asks);
+    let (target, labels) = aim(whom, &head, &request, limiter, connection);
     let target = admission.refusal.map_or(target, Target::Nobody);
     let filtered = target.filtered();
     let additions = Additions {
@@ -259,7 +262,7 @@ fn prepare<'c>(
         request_id: id.text(inbox.block()),
         shorten: matches!(connection.side, Side::Explicit),
         host: match &target {
-            Target::Address(peer) => peer.address(),
+            Target::Address(peer, _) => peer.address(),
             Target::Service(_) | Target::Nobody(_) => connection.peer,
         },
         path: admission.path.as_deref().or(filtered.and_then(|filtered| filtered.path.as_deref())),
@@ -300,11 +303,17 @@ fn prepare<'c>(
 }
 
 /// Who gets the request, and the labels known so far.
-fn aim(whom: &Whom, head: &Head<'_>, request: &Request, connection: &Connection) -> (Target, Rc<Destination>) {
+fn aim(
+    whom: &Whom,
+    head: &Head<'_>,
+    request: &Request,
+    limiter: Option<Arc<Limiter>>,
+    connection: &Connection,
+) -> (Target, Rc<Destination>) {
     let context = &*connection.context;
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     match whom {
-        Whom::Address(peer, labels) => (Target::Address(Rc::clone(peer)), Rc::clone(labels)),
+        Whom::Address(peer, labels) => (Target::Address(Rc::clone(peer), limiter), Rc::clone(labels)),
         Whom::Nobody(refusal) => (Target::Nobody(*refusal), nobody()),
         Whom::Service(service, port) => {
             let Some(view) = service.view() else { return (Target::Nobody(Refusal::UnknownService), nobody()) };

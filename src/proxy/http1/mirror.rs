@@ -103,7 +103,7 @@ async fn read(io: &Io, asked: Asked, buffers: &Rc<Buffers>) -> Result<Answer, Ou
             break response;
         }
     };
-    let outcome = if response.undelivered { Outcome::Undelivered } else { Outcome::Answered };
+    let outcome = if response.undelivered.is_some() { Outcome::Undelivered } else { Outcome::Answered };
     let mut body = Body::new(response.body, Plain::Yes);
     loop {
         body.transfer(&mut inbox, &mut out).map_err(|_malformed| Outcome::BadResponse)?;

@@ -9,9 +9,47 @@ use super::head::{Head, HeadError, Known, content_length, is_chunked};
 use super::request::{Framing, Options, append_changes, append_line, copy_lines, is_changed, is_named};
 use crate::buffers::Buffer;
 use crate::retry_after;
+use crate::target::Refusal;
 
 /// Field by which an inbound side says that the app never got the request, so that it may go elsewhere.
 pub const UNDELIVERED: &str = "x-leno-undelivered";
+
+/// Why the app never got a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It does not accept connections.
+    Connect,
+    /// It has as many requests as it bears.
+    Overflow,
+}
+
+impl Undelivered {
+    /// What the inbound side says where it answers for this `reason`; `None`: the app may have got the request.
+    pub(crate) fn by_reason(reason: &str) -> Option<Self> {
+        [Self::Connect, Self::Overflow].into_iter().find(|it| it.refusal().reason() == reason)
+    }
+
+    /// Reads what another proxy says. What this one does not know is as if nobody had accepted the connection.
+    pub(crate) fn read(value: &[u8]) -> Self {
+        if value == Self::Overflow.as_str().as_bytes() { Self::Overflow } else { Self::Connect }
+    }
+
+    /// The value of [`UNDELIVERED`].
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Overflow => "overflow",
+        }
+    }
+
+    /// What it is called where no other endpoint takes the request either.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Connect => Refusal::ConnectFailed,
+            Self::Overflow => Refusal::Overflow,
+        }
+    }
+}
 
 /// What of the request its response depends on.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +75,8 @@ pub struct Response {
     pub tunnel: bool,
     /// Whether the server keeps the connection open.
     pub keep_alive: bool,
-    /// Whether the other proxy says that the app never got the request.
-    pub undelivered: bool,
+    /// Why the app never got the request, where the other proxy says so.
+    pub undelivered: Option<Undelivered>,
     /// `grpc-status`, where it is there.
     pub grpc_status: Option<u16>,
     /// `Retry-After` of 429 and 503, where it is there.
@@ -60,7 +98,8 @@ impl Response {
         let no_body = asked.is_head || tunnel || matches!(status, 100..=199 | 204 | 304);
         let body = framing(head, is_old, no_body)?;
         let keep_alive = !is_old && !options.close && body != Framing::Close && !tunnel;
-        let undelivered = head.fields().iter().any(|field| is(head.bytes, field.name, UNDELIVERED));
+        let undelivered = head.fields().iter().find(|field| is(head.bytes, field.name, UNDELIVERED));
+        let undelivered = undelivered.map(|field| Undelivered::read(field.value.text(head.bytes).as_bytes()));
         let grpc_status = head.fields().iter().find(|field| is(head.bytes, field.name, "grpc-status"));
         let grpc_status = grpc_status.and_then(|field| field.value.text(head.bytes).parse().ok());
         Ok(Self { status, body, tunnel, keep_alive, undelivered, grpc_status, retry_after: retry_after(head, status) })

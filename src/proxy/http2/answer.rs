@@ -9,7 +9,7 @@ use leno_core::names::Name;
 
 use super::head;
 use crate::http1::answer::CHALLENGE;
-use crate::http1::response::UNDELIVERED;
+use crate::http1::response::{UNDELIVERED, Undelivered};
 
 /// One answer.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +24,8 @@ pub(super) struct Answer<'a> {
     pub(super) is_grpc: bool,
     /// Whether the text is left out: the request was `HEAD`.
     pub(super) is_head: bool,
-    /// Whether another proxy is told that the app never got the request.
-    pub(super) undelivered: bool,
+    /// Why the app never got the request, where another proxy is told that.
+    pub(super) undelivered: Option<Undelivered>,
     /// Further fields.
     pub(super) fields: &'a [(Name, Name)],
     /// Seconds after which the request may be tried again.
@@ -48,8 +48,8 @@ impl Answer<'_> {
         for (name, value) in self.fields {
             head::append(headers, name, value);
         }
-        if self.undelivered {
-            headers.insert(UNDELIVERED, HeaderValue::from_static("connect"));
+        if let Some(why) = self.undelivered {
+            headers.insert(UNDELIVERED, HeaderValue::from_static(why.as_str()));
         }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

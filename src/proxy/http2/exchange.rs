@@ -9,6 +9,7 @@ mod mirrors;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use self::deliver::refuse;
 use super::flow::Flow;
 use super::{Client, asks, head};
 use crate::authorization::{self, Decided, Visitor};
+use crate::concurrency::{self, Limiter};
 use crate::connection::{Side, host_alias};
 use crate::control::Alias;
 use crate::directory::ServiceState;
@@ -92,7 +94,8 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
     let visitor = Visitor { side: &client.side, tls: client.tls.as_ref(), address: client.peer.ip(), context: &client.context };
     let asks = asks(&parts.headers, &parts.uri);
     let admission = head::view(&parts, &client.caller, |head| authorization::of_request(&visitor, head, &asks));
-    let (target, labels) = aim(&client, &parts).await;
+    let limiter = concurrency::limiter(&visitor, &asks);
+    let (target, labels) = aim(&client, &parts, limiter).await;
     let target = admission.refusal.map_or(target, Target::Nobody);
     let mut asked = None;
     let filtered = target.filtered();
@@ -124,12 +127,12 @@ pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut re
 }
 
 /// Who gets the request, and the labels known so far.
-async fn aim(client: &Client, parts: &Parts) -> (Target, Rc<Destination>) {
+async fn aim(client: &Client, parts: &Parts, limiter: Option<Arc<Limiter>>) -> (Target, Rc<Destination>) {
     let nobody = || Rc::new(Destination { service: None, version: None, route: None });
     let context = &*client.context;
     let asked;
     let (service, port) = match &client.side {
-        Side::Inbound { app, labels, .. } => return (Target::Address(Rc::clone(app)), Rc::clone(labels)),
+        Side::Inbound { app, labels, .. } => return (Target::Address(Rc::clone(app), limiter), Rc::clone(labels)),
         Side::Outbound { service, port } => (service, *port),
         Side::Explicit => match whom(client, parts).await {
             Some((service, port)) => {

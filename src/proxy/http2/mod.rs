@@ -14,6 +14,7 @@ mod exchange;
 mod flow;
 mod head;
 mod mirror;
+pub(crate) mod probe;
 mod rewind;
 pub(crate) mod upstream;
 mod watch;

@@ -4,9 +4,14 @@
 //! the endpoints of a set, for as long as they are in it, and tells metrics and logs what has changed. Each worker learns for
 //! itself, from its own traffic, so that no request takes a lock.
 //!
+//! What health checks say of endpoints is the proxy's as a whole ([`health`]); one worker asks ([`checker`]).
+//!
 //! Reading order: [`SetHealth`], [`EndpointHealth`], [`Attempt`].
 
+pub(crate) mod checker;
+pub mod health;
 pub mod limits;
+pub(crate) mod probe;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -16,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use leno_core::breaker::{Breaker, Permit, Phase};
 use leno_core::endpoints::EndpointsId;
+use leno_core::health::HealthCheck;
 use leno_core::limits::{Limit, Limits};
 use leno_core::outlier::{Ejection, Outliers};
 use leno_core::resilience::{Outcome, Resilience};
@@ -24,7 +30,10 @@ use crate::pool::Peer;
 use crate::target::Refusal;
 use crate::telemetry::Event;
 use crate::worker::Context;
+use checker::Checker;
+use health::{CheckedEndpoint, CheckedSet, Checks};
 use limits::{Budget, Budgets, ConnectionPlace, Place};
+use probe::Unwell;
 
 /// What a worker remembers of the endpoints of one service port.
 pub struct SetHealth {
@@ -37,17 +46,26 @@ pub struct SetHealth {
     troubled: Cell<usize>,
     /// What is under way from all workers.
     budget: Arc<Budget>,
-    /// Whom connections may rest with.
-    peers: RefCell<Vec<Weak<Peer>>>,
+    /// Who is in it.
+    members: RefCell<Vec<Weak<EndpointHealth>>>,
+    checks: Arc<Checks>,
+    /// What checks say, where there are any.
+    checked: RefCell<Option<Arc<CheckedSet>>>,
+    checker: RefCell<Option<Checker>>,
 }
 
 /// What a worker remembers of one endpoint of a set.
 pub struct EndpointHealth {
     set: Rc<SetHealth>,
+    peer: Weak<Peer>,
     slot: usize,
     breaker: RefCell<Breaker>,
     /// Whether it is counted in [`SetHealth::troubled`].
     is_troubled: Cell<bool>,
+    /// What checks say, where there are any.
+    checked: RefCell<Option<Arc<CheckedEndpoint>>>,
+    /// Whether this worker's checker knows of it.
+    is_scheduled: Cell<bool>,
 }
 
 /// What the end of a request says of the endpoint that it was sent to last.
@@ -77,7 +95,7 @@ pub struct Attempt {
 
 impl SetHealth {
     /// Nothing remembered yet.
-    pub(crate) fn new(id: EndpointsId, policy: Arc<Resilience>, budgets: &Budgets) -> Rc<Self> {
+    pub(crate) fn new(id: EndpointsId, policy: Arc<Resilience>, budgets: &Budgets, checks: &Arc<Checks>) -> Rc<Self> {
         let budget = budgets.of(&id);
         budget.set(&policy.limits);
         Rc::new(Self {
@@ -87,7 +105,10 @@ impl SetHealth {
             slots: RefCell::default(),
             troubled: Cell::new(0),
             budget,
-            peers: RefCell::default(),
+            members: RefCell::default(),
+            checks: Arc::clone(checks),
+            checked: RefCell::default(),
+            checker: RefCell::default(),
         })
     }
 
@@ -103,7 +124,8 @@ impl SetHealth {
     }
 
     /// One more endpoint is in the set.
-    pub(crate) fn join(self: &Rc<Self>, address: SocketAddr) -> Rc<EndpointHealth> {
+    pub(crate) fn join(self: &Rc<Self>, peer: &Rc<Peer>) -> Rc<EndpointHealth> {
+        let address = peer.address();
         let slot = self.outliers.borrow_mut().join();
         let mut slots = self.slots.borrow_mut();
         if slot < slots.len() {
@@ -111,17 +133,34 @@ impl SetHealth {
         } else {
             slots.push(address)
         }
-        Rc::new(EndpointHealth { set: Rc::clone(self), slot, breaker: RefCell::default(), is_troubled: Cell::new(false) })
+        let (breaker, is_troubled, checked, is_scheduled) = (RefCell::default(), Cell::new(false), RefCell::default(), Cell::new(false));
+        let peer = Rc::downgrade(peer);
+        Rc::new(EndpointHealth { set: Rc::clone(self), peer, slot, breaker, is_troubled, checked, is_scheduled })
     }
 
     /// Whether anything is wrong with any endpoint; `false` is certain. O(1).
     pub(crate) fn is_troubled(&self, now: Instant) -> bool {
-        self.troubled.get() > 0 || self.outliers.borrow().may_any_be_ejected(now)
+        let is_unhealthy = |checked: &Arc<CheckedSet>| checked.unhealthy() > 0;
+        self.troubled.get() > 0
+            || self.outliers.borrow().may_any_be_ejected(now)
+            || self.checked.borrow().as_ref().is_some_and(is_unhealthy)
     }
 
-    /// Who is in the set.
-    pub(crate) fn set_peers(&self, peers: impl Iterator<Item = Weak<Peer>>) {
-        self.peers.replace(peers.collect());
+    /// Who is in the set, and is checked where its settings say so.
+    pub(crate) fn set_members(&self, members: Vec<Weak<EndpointHealth>>) {
+        let has_checks = self.policy.borrow().health_check.is_some();
+        let checked = has_checks.then(|| self.checked().unwrap_or_else(|| self.checks.of(&self.id)));
+        for member in members.iter().filter_map(Weak::upgrade) {
+            let Some(peer) = member.peer.upgrade() else { continue };
+            member.checked.replace(checked.as_ref().map(|checked| checked.endpoint(peer.address(), peer.proof())));
+        }
+        self.checked.replace(checked);
+        self.members.replace(members);
+    }
+
+    /// What checks say, where there are any.
+    fn checked(&self) -> Option<Arc<CheckedSet>> {
+        self.checked.borrow().clone()
     }
 
     /// What may be under way.
@@ -150,9 +189,10 @@ impl SetHealth {
 
     /// Closes connections that rest, until there may be one more beside those in use.
     fn make_room(&self, most: u32) {
-        let peers = self.peers.borrow();
+        let members = self.members.borrow();
         let resting = |peer: &Rc<Peer>| peer.resting();
-        let mut all: Vec<_> = peers.iter().filter_map(Weak::upgrade).filter(|peer| resting(peer) > 0).collect();
+        let mut all: Vec<_> =
+            members.iter().filter_map(|member| member.upgrade()?.peer.upgrade()).filter(|peer| resting(peer) > 0).collect();
         let mut count: usize = all.iter().map(resting).sum();
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let in_use = self.budget.connections();
@@ -171,10 +211,23 @@ impl SetHealth {
 }
 
 impl EndpointHealth {
-    /// Whether requests may go there at `now`, as outlier detection sees it.
+    /// Whether requests may go there at `now`, as health checks and outlier detection see it.
     pub(crate) fn is_healthy(&self, now: Instant) -> bool {
         let policy = self.set.policy.borrow();
-        policy.outliers.is_none() || !self.set.outliers.borrow().is_ejected(self.slot, now)
+        let is_ejected = policy.outliers.is_some() && self.set.outliers.borrow().is_ejected(self.slot, now);
+        !is_ejected && self.checked.borrow().as_ref().is_none_or(|checked| checked.is_healthy())
+    }
+
+    /// It was asked whether it is well.
+    fn asked(&self, check: &HealthCheck, unwell: Option<&Unwell>, context: &Context) {
+        let service = &self.set.id.service;
+        context.recorder.event(Event::Checked { is_well: unwell.is_none() }, service);
+        let Some(checked) = self.checked.borrow().clone() else { return };
+        let Some(became) = checked.record(check, unwell.is_none()) else { return };
+        let address = self.set.slots.borrow().get(self.slot).copied();
+        let why = unwell.map(ToString::to_string);
+        tracing::info!(endpoints = %self.set.id, ?address, state = became.as_str(), why, "health checks of an endpoint have changed its state");
+        context.recorder.event(Event::Health(became), service);
     }
 
     /// Whether its breaker lets a request pass at `now`.

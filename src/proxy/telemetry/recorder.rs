@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use leno_core::names::{Identity, Name};
 
 use super::access_log::AccessLog;
-use super::events::Events;
+use super::events::{Checking, Events, Limiters};
 use super::series::{Counter, RequestSeries, TcpSeries};
 use super::spans::Counts;
 use super::{Access, Decision, Destination, Direction, RequestRecord, Spoken};
@@ -52,6 +52,8 @@ pub struct WorkerSeries {
     pub(super) connections_total: [Counter; 2],
     pub(super) handshakes: Mutex<Vec<(Handshake, Counter)>>,
     pub(super) events: Events,
+    pub(super) checking: Checking,
+    pub(super) limiters: Limiters,
     pub(super) detection_timeouts: Counter,
     pub(super) tasks: Counter,
     pub(super) access_log_dropped: Counter,

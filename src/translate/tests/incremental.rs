@@ -169,7 +169,7 @@ fn labels() -> impl Strategy<Value = k8s::Labels> {
 }
 
 fn service() -> impl Strategy<Value = Step> {
-    let port = (select(&PORTS[..]), select(&["http", "tcp", ""][..]), select(&[80_u16, 8080][..]), select(&["TCP", "UDP"][..]));
+    let port = (select(&PORTS[..]), select(&["http", "grpc", "tcp", ""][..]), select(&[80_u16, 8080][..]), select(&["TCP", "UDP"][..]));
     let kind = prop_oneof![5 => Just("ClusterIP"), 1 => Just("ExternalName")];
     (namespace(), select(&SERVICES[..]), kind, subsequence(IPS.to_vec(), 0..3), labels(), prop::collection::vec(port, 0..3)).prop_map(
         |(namespace, name, kind, ips, selector, ports)| {
@@ -268,8 +268,10 @@ fn mesh() -> impl Strategy<Value = Step> {
     let versions =
         select(&["", "{name: v1, labels: {version: v1}}", "{name: v1, labels: {app: a}}, {name: v2, labels: {version: v2}}"][..]);
     let ports = select(&["", "{port: 80, protocol: GRPC}", "{port: 82, protocol: TCP}"][..]);
-    let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports).prop_map(|(service, hosts, versions, ports)| {
-        (format!("service: {service}, hosts: [{}], versions: [{versions}], ports: [{ports}]", hosts.join(", ")), true)
+    let guards = select(&["", ", healthCheck: {http: {path: /}}", ", healthCheck: {tcp: {}}", ", adaptiveConcurrency: {}"][..]);
+    let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports, guards);
+    let good = good.prop_map(|(service, hosts, versions, ports, guards)| {
+        (format!("service: {service}, hosts: [{}], versions: [{versions}], ports: [{ports}]{guards}", hosts.join(", ")), true)
     });
     let hosts = subsequence(HOSTS.to_vec(), 0..2);
     let ports = subsequence(vec!["80", "81", "82"], 1..3);

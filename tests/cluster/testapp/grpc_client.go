@@ -37,6 +37,7 @@ func runGRPCClient(args []string) error {
 	number := flags.Int("n", 1, "")
 	hold := flags.Duration("hold", 0, "also keep one stream open that long, with a message every 100 ms")
 	stdin := flags.Bool("stdin", false, "keep that stream open until standard input ends")
+	flaky := flags.String("flaky", "", "instead: one call that fails the first time that it is made with this text")
 	var extra headers
 	flags.Var(&extra, "H", "name:value, may be repeated")
 	targets, err := parse(flags, args, 1)
@@ -55,6 +56,12 @@ func runGRPCClient(args []string) error {
 
 	counts := grpcCounts{ByVersion: map[string]int{}, ByPod: map[string]int{}, Errors: []string{}}
 	calls := []func(context.Context, *grpc.ClientConn, *grpcCounts) error{callUnary, callFail, callServerStream, callBidiStream}
+	if *flaky != "" {
+		*number = 0
+		limited, cancel := context.WithTimeout(ctx, callTimeout)
+		counts.add(connection.Invoke(limited, "/"+echoService+"/Flaky", wrapperspb.String(*flaky), &structpb.Struct{}))
+		cancel()
+	}
 	for range *number {
 		for _, call := range calls {
 			limited, cancel := context.WithTimeout(ctx, callTimeout)

@@ -30,8 +30,11 @@ const (
 	trailerServed = "echo-version"
 )
 
-// echoServer is the service /leno.test.Echo/{Unary,Fail,ServerStream,BidiStream}.
-type echoServer struct{ version, pod string }
+// echoServer is the service /leno.test.Echo/{Unary,Fail,Flaky,ServerStream,BidiStream}.
+type echoServer struct {
+	version, pod string
+	flaky        flakyKeys
+}
 
 var echoDescription = grpc.ServiceDesc{
 	ServiceName: echoService,
@@ -39,6 +42,7 @@ var echoDescription = grpc.ServiceDesc{
 	Methods: []grpc.MethodDesc{
 		{MethodName: "Unary", Handler: unaryHandler((*echoServer).unary)},
 		{MethodName: "Fail", Handler: unaryHandler((*echoServer).fail)},
+		{MethodName: "Flaky", Handler: unaryHandler((*echoServer).failOnce)},
 	},
 	Streams: []grpc.StreamDesc{
 		{StreamName: "ServerStream", Handler: streamHandler((*echoServer).serverStream), ServerStreams: true},
@@ -85,6 +89,14 @@ func (s *echoServer) fail(ctx context.Context, text string) (*structpb.Struct, e
 		return nil, err
 	}
 	return nil, status.Error(codes.FailedPrecondition, failMessage)
+}
+
+// failOnce is not available for the first call with a text.
+func (s *echoServer) failOnce(ctx context.Context, text string) (*structpb.Struct, error) {
+	if s.flaky.seen(text) == 1 {
+		return nil, status.Error(codes.Unavailable, failMessage)
+	}
+	return s.unary(ctx, text)
 }
 
 func (s *echoServer) serverStream(stream grpc.ServerStream) error {

@@ -42,6 +42,8 @@ func (a *app) routes() http.Handler {
 	mux.HandleFunc("/status/{code}", a.answerStatus)
 	mux.HandleFunc("/delay", a.answerLate)
 	mux.HandleFunc("/flaky", a.answerFlaky)
+	mux.HandleFunc("/turn", a.answerInTurn)
+	mux.HandleFunc("/stall", a.answerHalf)
 	mux.HandleFunc("/bytes", a.answerBytes)
 	mux.HandleFunc("/echo", a.echo)
 	mux.Handle("/ws", websocket.Server{Handler: func(socket *websocket.Conn) { _, _ = io.Copy(socket, socket) }})
@@ -94,6 +96,36 @@ func (a *app) answerLate(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-time.After(time.Duration(millis) * time.Millisecond):
 		a.answer(w, r, a.status)
+	case <-r.Context().Done(): // the caller gave up
+	}
+}
+
+// answerInTurn: /turn?ms=20 does one request after the other, in so long each; others queue.
+func (a *app) answerInTurn(w http.ResponseWriter, r *http.Request) {
+	millis, err := number(r, "ms")
+	if err != nil {
+		http.Error(w, "want ?ms=N", http.StatusBadRequest)
+		return
+	}
+	a.turn.Lock()
+	time.Sleep(time.Duration(millis) * time.Millisecond)
+	a.turn.Unlock()
+	a.answer(w, r, a.status)
+}
+
+// answerHalf: /stall?ms=5000 sends half of an answer, and the rest only so much later.
+func (a *app) answerHalf(w http.ResponseWriter, r *http.Request) {
+	millis, err := number(r, "ms")
+	if err != nil {
+		http.Error(w, "want ?ms=N", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Length", "8")
+	_, _ = io.WriteString(w, "half")
+	_ = http.NewResponseController(w).Flush()
+	select {
+	case <-time.After(time.Duration(millis) * time.Millisecond):
+		_, _ = io.WriteString(w, "half")
 	case <-r.Context().Done(): // the caller gave up
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ type app struct {
 	status  int
 	delay   time.Duration
 	flaky   flakyKeys
+	turn    sync.Mutex
 	served  atomic.Int64
 }
 

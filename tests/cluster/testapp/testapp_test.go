@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +47,39 @@ func TestFlakyFailsAsOftenAsAskedPerKey(t *testing.T) {
 		if err != nil || answer.StatusCode != step.want {
 			t.Fatalf("key %s: want %d, got %v (%v)", step.key, step.want, answer, err)
 		}
+	}
+}
+
+func TestStallSendsHalfAndTheRestLater(t *testing.T) {
+	answer, err := http.Get(testServer(t).URL + "/stall?ms=50")
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := make([]byte, 4)
+	began := time.Now()
+	if _, err := io.ReadFull(answer.Body, half); err != nil || string(half) != "half" {
+		t.Fatalf("got %q (%v)", half, err)
+	}
+	rest, err := io.ReadAll(answer.Body)
+	if took := time.Since(began); err != nil || string(rest) != "half" || took < 40*time.Millisecond {
+		t.Fatalf("got %q after %v (%v)", rest, took, err)
+	}
+}
+
+func TestTurnDoesOneRequestAfterTheOther(t *testing.T) {
+	server := testServer(t)
+	began, all := time.Now(), new(sync.WaitGroup)
+	for range 4 {
+		all.Go(func() {
+			answer, err := http.Get(server.URL + "/turn?ms=20")
+			if err != nil || answer.StatusCode != 200 {
+				t.Errorf("got %v (%v)", answer, err)
+			}
+		})
+	}
+	all.Wait()
+	if took := time.Since(began); took < 80*time.Millisecond {
+		t.Fatalf("four of 20 ms took %v", took)
 	}
 }
 

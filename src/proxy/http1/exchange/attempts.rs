@@ -18,9 +18,10 @@ use super::super::body::{Body, Plain};
 use super::super::flow::{Flow, Patience, Stopped, Upload, beside};
 use super::super::head::{self, HEAD_BYTES_MAX, Head, HeadError};
 use super::super::request::Framing;
-use super::super::response::{self, Asked, Keep, Response};
+use super::super::response::{self, Asked, Keep, Response, Undelivered};
 use super::{Exchange, Target};
 use crate::buffers::{Buffer, Buffers};
+use crate::concurrency;
 use crate::connection::Side;
 use crate::dial::{DialError, dial_within, may_use};
 use crate::drain::Draining;
@@ -95,9 +96,14 @@ impl Broken {
 }
 
 impl Arrived {
+    /// What the client would be told, where the app never got the request.
+    fn refusal(&self) -> Refusal {
+        self.response.undelivered.map_or(Refusal::ConnectFailed, Undelivered::refusal)
+    }
+
     fn outcome(&self) -> Outcome {
         let Response { status, grpc_status, retry_after, undelivered, .. } = self.response;
-        if undelivered { Outcome::Unreached } else { Outcome::Answered { status, grpc_status, retry_after } }
+        if undelivered.is_some() { Outcome::Unreached } else { Outcome::Answered { status, grpc_status, retry_after } }
     }
 }
 
@@ -120,15 +126,17 @@ impl Exchange<'_> {
                 Err(broken) => broken.outcome(),
             };
             if outcome == Outcome::Unreached {
-                self.tries.unreached(ended.as_ref().map_or_else(Broken::refusal, |_| Refusal::ConnectFailed));
+                self.tries.unreached(ended.as_ref().map_or_else(Broken::refusal, Arrived::refusal));
             }
             let Some(after) = self.follow(outcome, peer.address()) else {
-                if ended.is_ok() {
-                    self.answered();
+                if let Ok(arrived) = &ended {
+                    self.answered(&arrived.response);
                 }
                 return ended.map_err(Broken::failure);
             };
-            if let Some(report) = report_of(outcome) {
+            // An app that has as many requests as it bears has not failed.
+            let is_full = matches!(&ended, Ok(arrived) if arrived.response.undelivered == Some(Undelivered::Overflow));
+            if let Some(report) = report_of(outcome).filter(|_| !is_full) {
                 self.report(report);
             }
             if let Ok(arrived) = ended {
@@ -187,9 +195,9 @@ impl Exchange<'_> {
         }
     }
 
-    fn answered(&self) {
+    fn answered(&self, response: &Response) {
         if let Some(in_flight) = &self.in_flight {
-            in_flight.answered();
+            in_flight.answered(resilience::Outcome::of(response.status, response.grpc_status));
         }
     }
 
@@ -197,7 +205,9 @@ impl Exchange<'_> {
     async fn pick(&mut self) -> Result<Rc<Peer>, Refusal> {
         let (peer, in_flight) = match &self.target {
             Target::Nobody(refusal) => return Err(*refusal),
-            Target::Address(peer) => (Rc::clone(peer), peer.begin()),
+            Target::Address(peer, limiter) => {
+                (Rc::clone(peer), concurrency::enter(limiter.as_ref(), &self.connection.context)?.begin(peer))
+            }
             Target::Service(route) => {
                 let context = &self.connection.context;
                 let picked = match route.pick(self.tries.avoided(), context).await {

@@ -12,7 +12,7 @@ use super::super::answer::Answer;
 use super::super::body::{Body, Plain};
 use super::super::flow::{Flow, Patience, Stopped, beside};
 use super::super::head::HeadError;
-use super::super::response::Keep;
+use super::super::response::{Keep, Undelivered};
 use super::attempts::Arrived;
 use super::{After, End, Exchange};
 use crate::buffers::Buffer;
@@ -20,7 +20,6 @@ use crate::connection::{Connection, Side};
 use crate::filters::Filtered;
 use crate::idle::{Idle, within};
 use crate::io::Io;
-use crate::target::Refusal;
 use crate::telemetry::{Access, Destination, RequestRecord, Spoken, Tried};
 
 impl Exchange<'_> {
@@ -29,7 +28,7 @@ impl Exchange<'_> {
         let Arrived { io, response, keep, inbox, out } = arrived;
         self.outcome.status = response.status;
         self.outcome.grpc_status = response.grpc_status;
-        self.outcome.reason = response.undelivered.then(|| Refusal::ConnectFailed.reason());
+        self.outcome.reason = response.undelivered.map(|why| why.refusal().reason());
         if response.tunnel {
             return self.become_tunnel(io, &inbox, out).await;
         }
@@ -109,7 +108,7 @@ impl Exchange<'_> {
             tell_kept: self.request.is_old,
             is_head: self.asked.is_head,
             retry_after_s: self.target.retry_after_s(),
-            undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+            undelivered: Undelivered::by_reason(reason).filter(|_| is_inbound),
             fields,
         };
         let mut out = context.buffers.take();
@@ -169,7 +168,7 @@ pub(super) async fn refuse_with(connection: &Connection, status: u16, text: &str
         Side::Explicit | Side::Outside { .. } => Rc::new(Destination { service: None, version: None, route: None }),
     };
     let mut out = connection.context.buffers.take();
-    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: false, retry_after_s: None, fields: &[] }
+    Answer { status, text, close: true, tell_kept: false, is_head: false, undelivered: None, retry_after_s: None, fields: &[] }
         .write(&mut out);
     let written = connection.io.write_all(out.filled()).await;
     connection.context.recorder.request(&RequestRecord {

@@ -23,7 +23,8 @@ use super::super::flow::Stopped;
 use super::super::head;
 use super::super::upstream::Lease;
 use super::{Exchange, Target};
-use crate::http1::response::UNDELIVERED;
+use crate::concurrency;
+use crate::http1::response::{UNDELIVERED, Undelivered};
 use crate::pool::{InFlight, Peer};
 use crate::retry::{Ended, per_try, report_of};
 use crate::retry_after;
@@ -37,7 +38,7 @@ const INTERIM_MAX: usize = 100;
 pub(super) struct Arrived {
     pub(super) response: Response<RecvStream>,
     pub(super) send: SendStream<Bytes>,
-    pub(super) undelivered: bool,
+    pub(super) undelivered: Option<Undelivered>,
     pub(super) lease: Lease,
 }
 
@@ -99,7 +100,7 @@ impl Broken {
 
 impl Arrived {
     fn outcome(&self) -> Outcome {
-        if self.undelivered {
+        if self.undelivered.is_some() {
             return Outcome::Unreached;
         }
         let headers = self.response.headers();
@@ -130,16 +131,18 @@ impl Exchange {
             };
             if let Err(Broken::Unreached(refusal)) = ended {
                 self.tries.unreached(refusal);
-            } else if outcome == Outcome::Unreached {
-                self.tries.unreached(Refusal::ConnectFailed);
+            } else if let Ok(Arrived { undelivered: Some(why), .. }) = &ended {
+                self.tries.unreached(why.refusal());
             }
             let Some(after) = self.follow(outcome, peer.address()) else {
-                if ended.is_ok() {
-                    self.answered();
+                if let Ok(arrived) = &ended {
+                    self.answered(&arrived.response);
                 }
                 return ended.map_err(Broken::failure);
             };
-            if let Some(report) = self.report_of(outcome) {
+            // An app that has as many requests as it bears has not failed.
+            let is_full = matches!(&ended, Ok(arrived) if arrived.undelivered == Some(Undelivered::Overflow));
+            if let Some(report) = self.report_of(outcome).filter(|_| !is_full) {
                 self.report(report);
             }
             drop(ended);
@@ -183,9 +186,9 @@ impl Exchange {
         }
     }
 
-    fn answered(&self) {
+    fn answered(&self, response: &Response<RecvStream>) {
         if let Some(in_flight) = &self.in_flight {
-            in_flight.answered();
+            in_flight.answered(resilience::Outcome::of(response.status().as_u16(), head::grpc_status(response.headers())));
         }
     }
 
@@ -193,7 +196,7 @@ impl Exchange {
     async fn pick(&mut self) -> Result<Rc<Peer>, Refusal> {
         let (peer, in_flight) = match &self.target {
             Target::Nobody(refusal) => return Err(*refusal),
-            Target::Address(peer) => (Rc::clone(peer), peer.begin()),
+            Target::Address(peer, limiter) => (Rc::clone(peer), concurrency::enter(limiter.as_ref(), &self.client.context)?.begin(peer)),
             Target::Service(route) => {
                 let context = &self.client.context;
                 let picked = match route.pick(self.tries.avoided(), context).await {
@@ -240,7 +243,7 @@ impl Exchange {
         let mut is_going_up = !ends;
         let response = poll_fn(|cx| self.poll_response(&mut answer, &mut send, &mut is_going_up, cx)).await?;
         lease.answered();
-        let undelivered = response.headers().contains_key(UNDELIVERED);
+        let undelivered = response.headers().get(UNDELIVERED).map(|value| Undelivered::read(value.as_bytes()));
         Ok(Arrived { response, send, undelivered, lease })
     }
 

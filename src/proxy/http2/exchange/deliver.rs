@@ -21,6 +21,7 @@ use super::{Exchange, spoken};
 use crate::connection::Side;
 use crate::filters::Filtered;
 use crate::http1::head::HeadError;
+use crate::http1::response::Undelivered;
 use crate::idle::{Idle, within};
 use crate::target::Refusal;
 use crate::telemetry::{Access, Destination, RequestRecord, Tried};
@@ -33,7 +34,7 @@ impl Exchange {
         self.outcome.status = parts.status.as_u16();
         self.outcome.grpc_status = head::grpc_status(&parts.headers);
         let has_length = parts.headers.contains_key(CONTENT_LENGTH);
-        self.outcome.reason = undelivered.then(|| Refusal::ConnectFailed.reason());
+        self.outcome.reason = undelivered.map(|why| why.refusal().reason());
         head::strip(&mut parts.headers);
         if let Some(changes) = self.target.filtered().and_then(Filtered::response) {
             head::change(&mut parts.headers, changes);
@@ -156,7 +157,7 @@ impl Exchange {
             is_grpc: self.head.is_grpc,
             is_head: self.head.method == Method::HEAD,
             retry_after_s: self.target.retry_after_s(),
-            undelivered: is_inbound && reason == Refusal::ConnectFailed.reason(),
+            undelivered: Undelivered::by_reason(reason).filter(|_| is_inbound),
             fields,
         };
         self.outcome.reason = Some(reason);
@@ -209,7 +210,7 @@ pub(super) fn refuse(client: &Client, parts: &Parts, error: HeadError, is_grpc: 
         text,
         is_grpc,
         is_head: parts.method == Method::HEAD,
-        undelivered: false,
+        undelivered: None,
         retry_after_s: None,
         fields: &[],
     };

@@ -22,7 +22,7 @@ pub(crate) const APP_PORT: u16 = 8080;
 /// What is told of the workload whose port `APP_PORT` speaks `protocol` and has these rules.
 pub(crate) fn guarded(protocol: Protocol, authorization: Authorization) -> Update {
     let guard = Guard { authorization: Arc::new(authorization), ..Guard::default() };
-    let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard }];
+    let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard, concurrency: None }];
     let id = WorkloadId::new("shop", "web-1");
     Update::Workload(Arc::new(Workload { inbound, ..Workload::new(id) }))
 }

@@ -4,11 +4,14 @@
 
 mod authorization;
 mod bodies;
+mod concurrency;
 mod explicit;
 mod failures;
 mod filters;
 mod guards;
+mod health_checks;
 mod http1;
+mod limited;
 mod limits;
 mod mirrors;
 mod opaque;

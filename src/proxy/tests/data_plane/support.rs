@@ -157,7 +157,7 @@ impl Mesh {
         self.set_all(Endpoints { endpoints, resilience, ..Endpoints::new(EndpointsId::new(payment(), PORT)) });
     }
 
-    fn set_all(&self, endpoints: Endpoints) {
+    pub(crate) fn set_all(&self, endpoints: Endpoints) {
         let (id, endpoints) = (endpoints.id.clone(), Arc::new(endpoints));
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));

@@ -4,18 +4,23 @@
 
 mod abuse;
 mod authorization;
+mod concurrency;
 mod drain;
 mod failures;
 mod filters;
 mod grpc;
 #[path = "../data_plane/guards.rs"]
 mod guards;
+mod health_checks;
+#[path = "../data_plane/limited.rs"]
+mod limited;
 mod limits;
 mod limits_of_services;
 mod mirrors;
 mod peers;
 mod rate_limits;
 mod resilience;
+mod retries;
 mod streams;
 #[path = "../data_plane/support.rs"]
 #[expect(dead_code, reason = "what only the HTTP/1 tests use")]

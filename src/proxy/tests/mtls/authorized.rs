@@ -14,17 +14,17 @@ use crate::authority::{Authority, PAYMENT, WEB};
 use crate::proxies::{APP_PORT, endpoint, eventually_counted, settings};
 use crate::support::{Mesh, Peer, Server, Setup, payment};
 
-const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
+pub(crate) const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
 
 /// A proxy before `app`, which lets nobody but `orders` in.
-fn only_orders(app: SocketAddr, authority: &Authority, protocol: Protocol) -> (Mesh, SocketAddr) {
+pub(crate) fn only_orders(app: SocketAddr, authority: &Authority, protocol: Protocol) -> (Mesh, SocketAddr) {
     let from =
         Source::Peer { trust_domain: "cluster.local".into(), namespace: Some("shop".into()), service_account: Some("orders".into()) };
     let rules = vec![Rule { from: vec![from], ..Rule::default() }];
     let policy = Policy { name: "shop/only-orders".into(), action: Action::Allow, rules };
     let authorization = Arc::new(Authorization::new(Posture::Allow, vec![Arc::new(policy)], Vec::new()));
     let guard = Guard { authorization, ..Guard::default() };
-    let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard }];
+    let inbound = vec![InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard, concurrency: None }];
     let id = WorkloadId::new("shop", "payment-1");
     let setup = Setup { settings: settings("payment-1"), ..Setup::default() };
     let (mesh, address) = setup.start_with(|| Accept::InboundApp { app, port: APP_PORT });

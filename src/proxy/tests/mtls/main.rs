@@ -5,6 +5,7 @@
 mod authority;
 mod authorized;
 mod carried;
+mod checked;
 mod held;
 mod modes;
 #[path = "../http2/peers.rs"]

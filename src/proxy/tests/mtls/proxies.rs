@@ -29,7 +29,7 @@ pub(crate) fn settings(name: &str) -> Settings {
 /// What the app's workload is.
 pub(crate) fn workload(mode: Mode, protocol: Protocol) -> Update {
     let guard = Guard { mode, ..Guard::default() };
-    let port = InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard };
+    let port = InboundPort { port: APP_PORT, protocol, service: payment(), version: None, guard, concurrency: None };
     let id = WorkloadId::new("shop", "payment-1");
     Update::Workload(Arc::new(Workload { inbound: vec![port], ..Workload::new(id) }))
 }
