@@ -51,7 +51,7 @@ pub(crate) fn settings(name: &str, tracing: &Tracing) -> Settings {
 pub(crate) fn pair(app: SocketAddr, protocol: Protocol, tracing: &Tracing) -> (Mesh, Mesh, SocketAddr) {
     let (callee, inbound) = Setup { settings: settings("payment", tracing), protocol, ..Setup::default() }
         .start_with(|| Accept::InboundApp { app, port: 8080 });
-    let port = InboundPort { port: 8080, protocol, service: payment(), version: None, guard: Guard::default() };
+    let port = InboundPort { port: 8080, protocol, service: payment(), version: None, guard: Guard::default(), concurrency: None };
     callee.tell(Update::Workload(Arc::new(Workload { inbound: vec![port], ..Workload::new(WorkloadId::new("shop", "payment-1")) })));
     let (caller, address) =
         Setup { settings: settings("web", tracing), protocol, endpoints: vec![(inbound, "v1")], ..Setup::default() }.start();
