@@ -102,7 +102,10 @@ fn the_core_reads_no_clock_and_no_environment() {
 #[test]
 fn the_proxy_decides_each_thing_in_one_file() {
     let only = |file: &str| BTreeSet::from([file.to_owned()]);
-    assert_eq!(files_of_the_proxy_with(&["route::decide(", "decide_connection(", "balance::pick("]), only("src/proxy/target.rs"));
+    assert_eq!(
+        files_of_the_proxy_with(&["route::decide(", "decide_connection(", "balance::pick(", "owners().find("]),
+        only("src/proxy/target.rs")
+    );
     assert_eq!(files_of_the_proxy_with(&["retry::decide("]), only("src/proxy/retry.rs"));
     assert_eq!(files_of_the_proxy_with(&["authorize("]), BTreeSet::from(["src/proxy/authorization.rs".to_owned()]));
 }

@@ -15,6 +15,8 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use leno_api as api;
 use leno_core::authorize::{self as access, Call, Claims, Guard, Issuer, Mode, PathRule, Policy, Source, authorize};
+use leno_core::balance::Balancing;
+use leno_core::balance::weighing::EndpointWeight;
 use leno_core::endpoints::{Endpoint, EndpointsId};
 use leno_core::filters::Asked;
 use leno_core::limits::Limits;
@@ -169,6 +171,9 @@ struct ModelText {
     services: BTreeMap<String, ServiceText>,
     endpoints: BTreeMap<String, Vec<String>>,
     workloads: BTreeMap<String, Vec<String>>,
+    /// By service port: how one of the endpoints is chosen, where anything is said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    balancing: BTreeMap<String, String>,
     /// By service port: how the endpoints are guarded, where anything is said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     resilience: BTreeMap<String, Vec<String>>,
@@ -194,7 +199,6 @@ struct ServiceText {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hosts: Vec<String>,
     ports: Vec<String>,
-    balancer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,7 +251,9 @@ impl Model {
         let endpoints = self.endpoints.iter().map(|endpoints| {
             let line = |it: &leno_core::endpoints::Endpoint| {
                 let identity = it.identity.as_ref().map(|identity| format!(" as {identity}")).unwrap_or_default();
-                format!("{} {} [{}]{identity}", it.address, or_dash(&it.workload), it.versions.join(", "))
+                let zone = it.zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+                let weight = if it.weight == EndpointWeight::USUAL { String::new() } else { format!(" weight {}", it.weight) };
+                format!("{} {} [{}]{weight}{zone}{identity}", it.address, or_dash(&it.workload), it.versions.join(", "))
             };
             (endpoints.id.to_string(), endpoints.endpoints.iter().map(line).collect())
         });
@@ -263,6 +269,7 @@ impl Model {
             services: self.services.iter().map(|service| (service.id.to_string(), service_text(service))).collect(),
             endpoints: endpoints.collect(),
             workloads: workloads.collect(),
+            balancing: self.endpoints.iter().filter_map(balancing_text).collect(),
             resilience: self.endpoints.iter().filter_map(resilience_text).collect(),
             guards: self.workloads.iter().map(|it| (it.id.to_string(), guards(it))).filter(|(_, guards)| !guards.is_empty()).collect(),
         }
@@ -299,6 +306,14 @@ fn resource(name: String, bytes: &[u8]) -> ResourceText {
     ResourceText { name, version: encode::version(bytes).to_string(), bytes: bytes.len() }
 }
 
+fn balancing_text(endpoints: &leno_core::endpoints::Endpoints) -> Option<(String, String)> {
+    let Balancing { algorithm, slow_start, prefers_zone, affinity } = endpoints.balancing.as_deref()?;
+    let slow_start = slow_start.map(|time| format!(", slow start in {time:?}")).unwrap_or_default();
+    let sessions = affinity.as_ref().map(|affinity| format!(", sessions by {affinity:?}")).unwrap_or_default();
+    let zones = if *prefers_zone { ", the caller's zone first" } else { "" };
+    Some((endpoints.id.to_string(), format!("{algorithm}{slow_start}{zones}{sessions}")))
+}
+
 fn resilience_text(endpoints: &leno_core::endpoints::Endpoints) -> Option<(String, Vec<String>)> {
     let Resilience { health_check, outliers, breaker, limits, panic_percent } = endpoints.resilience.as_deref()?;
     let mut lines = Vec::new();
@@ -315,7 +330,6 @@ fn service_text(service: &Service) -> ServiceText {
         vips: service.vips.iter().map(ToString::to_string).collect(),
         hosts: service.hosts.iter().map(ToString::to_string).collect(),
         ports: service.ports.iter().map(|port| format!("{} {:?}", port.port, port.protocol)).collect(),
-        balancer: service.balancer.to_string(),
         policy: service.routes.policy().map(ToString::to_string),
         timeout: service.routes.timeout().map(|it| format!("{it:?}")),
         retry: service.routes.retry().map(|it| retry_text(it)),

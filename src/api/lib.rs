@@ -6,7 +6,7 @@
 //! Decoding is lenient, so that no odd object stops a list; [`check()`] is strict, for people's files: it holds an object
 //! against the very schema that the API server enforces.
 //!
-//! Reading order: [`mesh_service`], [`traffic_policy`], [`retry`], [`filters`], [`fault`], [`cors`], [`security_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
+//! Reading order: [`mesh_service`], [`load_balancer`], [`traffic_policy`], [`retry`], [`filters`], [`fault`], [`cors`], [`security_policy`], [`status`], [`duration`], [`rules`], [`schema`], [`mod@check`], [`k8s`].
 
 pub mod check;
 pub mod cors;
@@ -14,6 +14,7 @@ pub mod duration;
 pub mod fault;
 pub mod filters;
 pub mod k8s;
+pub mod load_balancer;
 pub mod mesh_service;
 pub mod mirror;
 pub mod rate_limit;

@@ -8,6 +8,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::load_balancer::LoadBalancer;
 use crate::resilience::{AdaptiveConcurrency, CircuitBreaker, Connections, HealthCheck, OutlierDetection};
 use crate::rules;
 use crate::status::{ProxyStatus, conditions_schema};
@@ -197,27 +198,6 @@ pub struct VersionSpec {
     pub labels: BTreeMap<String, String>,
 }
 
-/// How one endpoint is chosen among many.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LoadBalancer {
-    /// LeastRequest (of two endpoints taken at random, the one with fewer requests under way), RoundRobin (one after the
-    /// other) or Random. Each proxy counts for itself. Default: LeastRequest.
-    pub algorithm: Algorithm,
-}
-
-/// How one endpoint is chosen among many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Algorithm {
-    /// Of two taken at random, the one with fewer requests under way.
-    #[default]
-    LeastRequest,
-    /// One after the other.
-    RoundRobin,
-    /// Any, with equal chance.
-    Random,
-}
-
 /// What Leno makes of a MeshService.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -274,11 +254,6 @@ impl MeshService {
     /// The name of the Service behind it: `spec.service`, by default the object's own name.
     pub fn service_name(&self) -> &str {
         self.spec.service.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
-    }
-
-    /// The algorithm by which one endpoint is chosen.
-    pub fn algorithm(&self) -> Algorithm {
-        self.spec.load_balancer.as_ref().map(|balancer| balancer.algorithm).unwrap_or_default()
     }
 }
 

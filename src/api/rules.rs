@@ -3,6 +3,7 @@
 //!
 //! The object tables in `tests/objects` hold both sides to the same answers.
 
+pub mod balancing;
 pub mod filters;
 
 use regex::Regex;
@@ -382,7 +383,7 @@ const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
 /// Every rule, for [`crate::check`] to find by its message.
 pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
-    ALL.iter().copied().chain(filters::ALL)
+    ALL.iter().copied().chain(filters::ALL).chain(balancing::ALL)
 }
 
 /// The rules of this file.

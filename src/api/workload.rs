@@ -30,6 +30,10 @@ pub struct WorkloadSpec {
     /// Name of the service account that it is, in its own namespace: others know it by this name. Default: default.
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::list(&[&rules::ACCOUNT_NAME])))]
     pub service_account: String,
+    /// Its share of the requests to its services beside others, 0 to 1000; 0 gets nothing while any other can take them. Default: 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub weight: Option<u32>,
     /// The program that `leno up` starts, and ends with the mesh, and its arguments; `leno` means the running program itself.
     /// It finds its address in LENO_ADDRESS, its first port in PORT, each named port in `LENO_PORT_<NAME>`, and in
     /// LENO_OUTBOUND where to send what it asks of others, as to an HTTP proxy. Default: none; it is started by somebody else.
@@ -60,6 +64,7 @@ impl Default for WorkloadSpec {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: Vec::new(),
             service_account: "default".into(),
+            weight: None,
             command: Vec::new(),
             sidecar: BTreeMap::new(),
         }

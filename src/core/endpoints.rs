@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::balance::Balancing;
+use crate::balance::weighing::EndpointWeight;
 use crate::names::{Identity, InvalidId, Name, ServiceId};
 use crate::resilience::Resilience;
 
@@ -54,12 +56,14 @@ pub struct Endpoints {
     pub origination: Option<Arc<Origination>>,
     /// How the service is guarded against failing endpoints and too many requests; `None` where nothing is said.
     pub resilience: Option<Arc<Resilience>>,
+    /// How one of them is chosen, where that is said. Whoever sends requests here chooses like this, whatever routes led here.
+    pub balancing: Option<Arc<Balancing>>,
 }
 
 impl Endpoints {
     /// No endpoints, and nothing said of them.
     pub fn new(id: EndpointsId) -> Self {
-        Self { id, endpoints: Vec::new(), origination: None, resilience: None }
+        Self { id, endpoints: Vec::new(), origination: None, resilience: None, balancing: None }
     }
 }
 
@@ -83,12 +87,16 @@ pub struct Endpoint {
     pub versions: Vec<Name>,
     /// Who must answer there, over mutual TLS; `None` where plain text is spoken.
     pub identity: Option<Arc<Identity>>,
+    /// Its share of the requests beside others.
+    pub weight: EndpointWeight,
+    /// The zone it is in, where that is known and matters ([`Balancing::prefers_zone`]).
+    pub zone: Option<Name>,
 }
 
 impl Endpoint {
     /// The endpoint at `address`, of which nothing else is known: plain text is spoken there.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, workload: "".into(), versions: Vec::new(), identity: None }
+        Self { address, workload: "".into(), versions: Vec::new(), identity: None, weight: EndpointWeight::USUAL, zone: None }
     }
 
     /// Whether this endpoint may serve a destination of `version`; `None` asks for any.

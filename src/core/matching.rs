@@ -189,7 +189,7 @@ fn header<'a>(request: &RequestHead<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
 }
 
 /// The first parameter called `name`, decoded (WHATWG URL, application/x-www-form-urlencoded).
-fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned().into_bytes())
 }

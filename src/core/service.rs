@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use crate::balance::Algorithm;
 use crate::names::{Name, ServiceId};
 use crate::route::RouteTable;
 
 /// One service of the mesh, as every proxy that talks to it needs to know it.
 ///
-/// Endpoints are apart ([`crate::endpoints::Endpoints`]), so that their churn never rebuilds routes.
+/// Endpoints are apart ([`crate::endpoints::Endpoints`]), with everything that holds for whoever sends requests to them, so that their churn
+/// never rebuilds routes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its own name.
@@ -21,8 +21,6 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Whether it is something outside the cluster (`MeshService.spec.external`): several of them may share an address.
     pub outside: bool,
-    /// How one endpoint is chosen among many.
-    pub balancer: Algorithm,
     /// Rules of the policy in force, or an empty table.
     pub routes: RouteTable,
 }
@@ -75,15 +73,7 @@ impl Protocol {
 impl Service {
     /// A service of which nothing is known but its name: no ports, and the defaults in everything else.
     pub fn new(id: ServiceId) -> Self {
-        Self {
-            id,
-            vips: Vec::new(),
-            hosts: Vec::new(),
-            ports: Vec::new(),
-            outside: false,
-            balancer: Algorithm::default(),
-            routes: RouteTable::default(),
-        }
+        Self { id, vips: Vec::new(), hosts: Vec::new(), ports: Vec::new(), outside: false, routes: RouteTable::default() }
     }
 
     /// The port `number`, if the service has it.

@@ -24,6 +24,8 @@ pub struct Workload {
     pub outside_ports: Vec<u16>,
     /// Networks whose addresses are never outside (those of pods, which may be dialled without a service).
     pub inside: Vec<IpNet>,
+    /// The zone it runs in, where that is known.
+    pub zone: Option<Name>,
 }
 
 /// Where an app may connect to outside the mesh.
@@ -57,7 +59,7 @@ impl Workload {
     /// A workload of which nothing is known but its name: no service leads to it, and it may connect anywhere.
     pub fn new(id: WorkloadId) -> Self {
         let (others, egress) = (Guard::default(), Egress::default());
-        Self { id, inbound: Vec::new(), others, egress, outside_ports: Vec::new(), inside: Vec::new() }
+        Self { id, inbound: Vec::new(), others, egress, outside_ports: Vec::new(), inside: Vec::new(), zone: None }
     }
 
     /// What is known of the container port `number`.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::authorization::{self, Admission, Decided};
 use crate::buffers::{Buffer, Buffers};
 use crate::connection::{Connection, Met, Side};
-use crate::directory::EndpointState;
+use crate::endpoints::EndpointState;
 use crate::idle::Idle;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer};
@@ -187,7 +187,7 @@ pub(crate) async fn dial(connection: &Connection, left: Option<SocketAddr>) -> R
         Side::Outbound { service, port } => {
             let gone = || DialFailure { refusal: Refusal::UnknownService, labels: nobody() };
             let view = service.view().ok_or_else(gone)?;
-            let route = target::route_connection(&view, *port, &context.directory)
+            let route = target::route_connection(&view, *port, connection.peer.ip(), &context.directory)
                 .map_err(|refusal| DialFailure { refusal, labels: view.labels(&service.id, None, None) })?;
             let failed = |refusal| DialFailure { refusal, labels: route.labels(None::<&EndpointState>) };
             dial_endpoint(&route, left, connection).await.map_err(failed)

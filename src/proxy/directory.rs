@@ -3,9 +3,8 @@
 //! Every worker has its own, fed by [`Update`]s; nothing here is shared between threads. What traffic needs and the
 //! directory does not know it asks the control thread for ([`Ask`]), once, and waits a bounded time.
 //!
-//! Reading order: [`Directory::resolve`], [`ServiceState`], [`EndpointSet`], [`Directory::apply`], [`Directory::sweep`].
+//! Reading order: [`Directory::resolve`], [`ServiceState`], [`Directory::apply`], [`Directory::sweep`]. Endpoints are in [`crate::endpoints`].
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,12 +13,9 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use leno_core::authorize::Guard;
-use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
-use leno_core::limits::Limit;
+use leno_core::endpoints::{Endpoints, EndpointsId};
 use leno_core::names::{Name, ServiceId};
 use leno_core::rate_limit::Limiter;
-use leno_core::resilience::Resilience;
-use leno_core::retry::Budget;
 use leno_core::route::Rule;
 use leno_core::service::Service;
 use leno_core::workload::{InboundPort, Workload};
@@ -28,13 +24,13 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::concurrency;
 use crate::control::{Alias, Ask, Update};
-use crate::pool::{InFlight, Peer, Peers, Proof};
+use crate::endpoints::{EndpointIndex, EndpointSet};
+use crate::pool::Peers;
+use crate::resilience::SetHealth;
 use crate::resilience::health::Checks;
-use crate::resilience::limits::{Budgets, Place};
-use crate::resilience::{EndpointHealth, SetHealth};
-use crate::target::Refusal;
+use crate::resilience::limits::Budgets;
 use crate::telemetry::Destination;
-use crate::worker::{Context, Settings};
+use crate::worker::Settings;
 
 /// How long traffic waits for an answer of the controller before it goes on without one.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -48,9 +44,10 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// What one worker knows.
 pub struct Directory {
     asks: UnboundedSender<Ask>,
-    identity: bool,
-    budgets: Arc<Budgets>,
-    checks: Arc<Checks>,
+    /// Whether endpoints of which it is known who must answer have to prove it.
+    pub(crate) identity: bool,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) checks: Arc<Checks>,
     concurrency: Arc<concurrency::Limiters>,
     /// What the worker sends to, shared by all services.
     pub peers: Peers,
@@ -95,50 +92,6 @@ pub struct ServiceView {
     limiters: RefCell<Vec<(Name, Arc<Limiter>)>>,
     /// The endpoint sets its requests have needed, so that no request hashes a name.
     sets: RefCell<Vec<Rc<EndpointSet>>>,
-}
-
-/// The endpoints of one service port as a worker holds them.
-pub struct EndpointSet {
-    /// Which service port.
-    pub id: EndpointsId,
-    /// `None`: not told yet.
-    current: RefCell<Option<Rc<EndpointIndex>>>,
-    /// Picks made so far, for round-robin.
-    pub turn: Cell<u64>,
-    /// How many retries it may get.
-    pub budget: RefCell<Budget>,
-    used: Cell<Instant>,
-}
-
-/// The endpoints of one service port at one moment, by version.
-#[derive(Default)]
-pub struct EndpointIndex {
-    all: Vec<Rc<EndpointState>>,
-    versions: Vec<(Name, Vec<Rc<EndpointState>>)>,
-    health: Option<Rc<SetHealth>>,
-}
-
-/// One endpoint.
-pub struct EndpointState {
-    /// What the controller says of it.
-    pub endpoint: Endpoint,
-    /// Where it is, with its load and its connections.
-    pub peer: Rc<Peer>,
-    /// What is remembered of it, where the service is guarded.
-    pub(crate) health: Option<Rc<EndpointHealth>>,
-}
-
-impl EndpointState {
-    /// Whether a request may go there at `now`.
-    pub fn is_usable(&self, now: Instant) -> bool {
-        self.health.as_ref().is_none_or(|health| health.is_healthy(now) && health.admits(now))
-    }
-
-    /// A request goes there.
-    pub fn begin(&self, context: &Context) -> InFlight {
-        let attempt = self.health.as_ref().map(|health| health.attempt(context));
-        self.peer.begin().watched(attempt)
-    }
 }
 
 impl Directory {
@@ -221,9 +174,7 @@ impl Directory {
             return Rc::clone(set);
         }
         self.ask(Ask::Endpoints(id.clone()));
-        let now = Instant::now();
-        let (turn, budget) = (Cell::new(0), RefCell::new(Budget::new(now)));
-        let set = Rc::new(EndpointSet { id: id.clone(), current: RefCell::new(None), turn, budget, used: Cell::new(now) });
+        let set = Rc::new(EndpointSet::new(id.clone(), Instant::now()));
         sets.insert(id, Rc::clone(&set));
         set
     }
@@ -270,6 +221,11 @@ impl Directory {
         self.workload.borrow().clone()
     }
 
+    /// The zone this proxy is in, where that is known.
+    pub(crate) fn zone(&self) -> Option<Name> {
+        self.workload.borrow().as_ref().and_then(|workload| workload.zone.clone())
+    }
+
     /// Lets `look` see what holds for connections to the app's `port` now; `None` while the controller has not said it.
     pub fn with_guard<T>(&self, port: u16, look: impl FnOnce(Option<&Guard>) -> T) -> T {
         look(self.workload.borrow().as_ref().map(|workload| workload.guard(port)))
@@ -313,7 +269,12 @@ impl Directory {
                 let limited = workload.inbound.iter().filter_map(|port| Some((port, port.concurrency.as_ref()?)));
                 let limiter = |port: &InboundPort, settings| self.concurrency.of(port.port, &port.service, settings, Instant::now());
                 self.limiters.replace(limited.map(|(port, settings)| (port.port, limiter(port, settings))).collect());
+                let before = self.zone();
                 self.workload.replace(Some(workload));
+                let zone = self.zone();
+                if zone != before {
+                    self.endpoints.borrow().values().for_each(|set| set.move_to(zone.as_deref()));
+                }
             }
             // What connections are secured with is not the directory's business.
             // The worker's own.
@@ -325,7 +286,7 @@ impl Directory {
 
     /// What is remembered of the endpoints of `id`, where they are known and guarded.
     pub(crate) fn health(&self, id: &EndpointsId) -> Option<Rc<SetHealth>> {
-        self.endpoints.borrow().get(id)?.current()?.health.clone()
+        self.endpoints.borrow().get(id)?.current()?.health().cloned()
     }
 
     fn service_state(&self, id: &ServiceId) -> Rc<ServiceState> {
@@ -440,103 +401,10 @@ impl ServiceView {
     }
 }
 
-impl EndpointSet {
-    /// The endpoints as they are now; `None` when the controller has not told them yet.
-    pub fn current(&self) -> Option<Rc<EndpointIndex>> {
-        self.current.borrow().clone()
-    }
-}
-
-impl EndpointIndex {
-    /// What `before` remembers of endpoints that stay is kept.
-    fn new(endpoints: &Endpoints, directory: &Directory, before: Option<&Self>) -> Self {
-        let health = endpoints.resilience.as_ref().map(|policy| Self::guarded(&endpoints.id, policy, before, directory));
-        let state = |endpoint: &Endpoint| {
-            let proof = match (&endpoints.origination, &endpoint.identity) {
-                (Some(origination), _) => Proof::Outside(Arc::clone(origination)),
-                (None, Some(expected)) if directory.identity => Proof::Identity(Arc::clone(expected)),
-                (None, Some(_) | None) => Proof::None,
-            };
-            let peer = directory.peers.get(endpoint.address, proof);
-            let known = || before.and_then(|before| before.remembered(&peer));
-            let health = health.as_ref().map(|set| known().unwrap_or_else(|| set.join(&peer)));
-            Rc::new(EndpointState { endpoint: endpoint.clone(), peer, health })
-        };
-        let all: Vec<_> = endpoints.endpoints.iter().map(state).collect();
-        let mut versions: Vec<(Name, Vec<Rc<EndpointState>>)> = Vec::new();
-        for endpoint in &all {
-            for version in &endpoint.endpoint.versions {
-                match versions.iter_mut().find(|(name, _)| name == version) {
-                    Some((_, list)) => list.push(Rc::clone(endpoint)),
-                    None => versions.push((Name::clone(version), vec![Rc::clone(endpoint)])),
-                }
-            }
-        }
-        if let Some(set) = &health {
-            set.set_members(all.iter().filter_map(|endpoint| endpoint.health.as_ref().map(Rc::downgrade)).collect());
-        }
-        Self { all, versions, health }
-    }
-
-    fn guarded(id: &EndpointsId, policy: &Arc<Resilience>, before: Option<&Self>, directory: &Directory) -> Rc<SetHealth> {
-        match before.and_then(|before| before.health.as_ref()) {
-            Some(set) => {
-                set.set_policy(Arc::clone(policy));
-                Rc::clone(set)
-            }
-            None => SetHealth::new(id.clone(), Arc::clone(policy), &directory.budgets, &directory.checks),
-        }
-    }
-
-    /// What is remembered of the endpoint at `peer`.
-    fn remembered(&self, peer: &Rc<Peer>) -> Option<Rc<EndpointHealth>> {
-        let place = self.all.binary_search_by_key(&peer.address(), |endpoint| endpoint.peer.address()).ok()?;
-        self.all[place].health.clone().filter(|_| Rc::ptr_eq(&self.all[place].peer, peer))
-    }
-
-    /// Those of `all` that requests may go to at `now`; all of them at no cost where nothing is wrong with any.
-    ///
-    /// Where too few are healthy, health does not count ([`Resilience::panic_percent`]); an open breaker always does.
-    pub fn usable<'e>(&self, all: &'e [Rc<EndpointState>], now: impl FnOnce() -> Instant) -> Cow<'e, [Rc<EndpointState>]> {
-        let Some(set) = &self.health else { return Cow::Borrowed(all) };
-        let now = now();
-        if !set.is_troubled(now) {
-            return Cow::Borrowed(all);
-        }
-        let is_healthy = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.is_healthy(now));
-        let healthy = all.iter().filter(|endpoint| is_healthy(endpoint)).count();
-        let is_panic = set.policy().is_panic(healthy, all.len());
-        let admits = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.admits(now));
-        all.iter().filter(|endpoint| (is_panic || is_healthy(endpoint)) && admits(endpoint)).cloned().collect()
-    }
-
-    /// A request begins, or is sent once more: its place, where that is limited.
-    pub(crate) fn begin(&self, limit: Limit, context: &Context) -> Result<Option<Place>, Refusal> {
-        self.health.as_ref().map_or(Ok(None), |set| set.begin(limit, context))
-    }
-
-    /// Why there is none to pick of `all`, at `now`.
-    pub fn why_none(&self, all: &[Rc<EndpointState>], now: Instant) -> Refusal {
-        let admits = |endpoint: &EndpointState| endpoint.health.as_ref().is_none_or(|health| health.admits(now));
-        match all {
-            [] => Refusal::NoEndpoint,
-            all if all.iter().all(|endpoint| admits(endpoint)) => Refusal::Unhealthy,
-            _ => Refusal::CircuitOpen,
-        }
-    }
-
-    /// The endpoints that may serve `version`; `None` asks for any.
-    pub fn serving(&self, version: Option<&Name>) -> &[Rc<EndpointState>] {
-        match version {
-            None => &self.all,
-            Some(wanted) => self.versions.iter().find(|(name, _)| name == wanted).map_or(&[], |(_, list)| list),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leno_core::endpoints::Endpoint;
     use leno_core::names::WorkloadId;
     use std::net::SocketAddr;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

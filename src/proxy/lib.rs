@@ -18,6 +18,7 @@ pub mod dial;
 pub mod directory;
 pub mod drain;
 mod egress;
+pub mod endpoints;
 pub mod environment;
 pub mod filters;
 mod first_word;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use leno_core::balance::latency::Latency;
 use leno_core::endpoints::Origination;
 use leno_core::names::Identity;
 use leno_core::resilience::Outcome;
@@ -48,6 +49,44 @@ pub struct InFlight {
     attempt: Option<Attempt>,
     /// Its place among those that the app is given at once.
     held: Held,
+    measured: Option<Box<Measured>>,
+}
+
+/// Measures how long an endpoint takes to answer. Dropped before that, it counts the time waited, where that is longer than was to be
+/// expected.
+struct Measured {
+    latency: Rc<Cell<Latency>>,
+    since: Instant,
+    /// Once it is known.
+    took: Cell<Option<Duration>>,
+}
+
+impl Measured {
+    /// The endpoint has answered, or it is known that it will not.
+    fn answered(&self, is_failure: bool) {
+        let now = Instant::now();
+        let known = self.took.get();
+        let took = known.unwrap_or_else(|| now.saturating_duration_since(self.since));
+        if known.is_none() || is_failure {
+            self.observe(|latency| latency.observe(took, is_failure, now));
+        }
+        self.took.set(Some(took));
+    }
+
+    fn observe(&self, see: impl FnOnce(&mut Latency)) {
+        let mut latency = self.latency.get();
+        see(&mut latency);
+        self.latency.set(latency);
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        if self.took.get().is_none() {
+            let now = Instant::now();
+            self.observe(|latency| latency.gave_up(now.saturating_duration_since(self.since), now));
+        }
+    }
 }
 
 /// What a peer has to prove.
@@ -166,7 +205,7 @@ impl Peer {
     /// One more request is in flight.
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
-        InFlight { peer: Rc::clone(self), attempt: None, held: Held::default() }
+        InFlight { peer: Rc::clone(self), attempt: None, held: Held::default(), measured: None }
     }
 
     /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
@@ -260,9 +299,19 @@ impl InFlight {
         self
     }
 
+    /// The same, and how long the endpoint takes is measured, where that matters.
+    pub(crate) fn measured(mut self, latency: Option<&Rc<Cell<Latency>>>) -> Self {
+        let measured = |latency: &Rc<_>| Box::new(Measured { latency: Rc::clone(latency), since: Instant::now(), took: Cell::new(None) });
+        self.measured = latency.map(measured);
+        self
+    }
+
     /// The head of an answer is there, which says this, and its body may take as long as it will.
     pub(crate) fn answered(&self, outcome: Outcome) {
         self.held.answered(outcome);
+        if let Some(measured) = &self.measured {
+            measured.answered(false);
+        }
         if let Some(attempt) = &self.attempt {
             attempt.answered();
         }
@@ -270,15 +319,18 @@ impl InFlight {
 
     /// The request has ended, with what its record says.
     pub(crate) fn ended(&self, reason: Option<&'static str>, status: u16, grpc_status: Option<u16>, context: &Context) {
-        if let Some(attempt) = &self.attempt
+        if (self.attempt.is_some() || self.measured.is_some())
             && let Some(outcome) = resilience::outcome(reason, status, grpc_status)
         {
-            attempt.report(outcome, context);
+            self.report(outcome, context);
         }
     }
 
     /// How the attempt ended. What is told first counts; without anything nothing does.
     pub(crate) fn report(&self, outcome: Outcome, context: &Context) {
+        if let Some(measured) = &self.measured {
+            measured.answered(outcome.is_failure());
+        }
         if let Some(attempt) = &self.attempt {
             attempt.report(outcome, context);
         }

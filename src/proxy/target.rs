@@ -5,13 +5,15 @@
 //!
 //! Reading order: [`route()`], [`Route::pick`], [`Refusal`].
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leno_core::balance::{self, Algorithm};
+use leno_core::balance;
+use leno_core::balance::key::{Key, endpoint_id};
 use leno_core::filters::{Asked, FieldChanges};
 use leno_core::limits::Limit;
 use leno_core::names::{Name, ServiceId};
@@ -20,7 +22,8 @@ use leno_core::retry::{Budget, Retry};
 use leno_core::route::{self, Backend, Rule, Silent};
 
 use crate::concurrency::Limiter;
-use crate::directory::{Directory, EndpointIndex, EndpointSet, EndpointState, ServiceView};
+use crate::directory::{Directory, ServiceView};
+use crate::endpoints::{EndpointIndex, EndpointSet, EndpointState, Owner};
 use crate::filters::Filtered;
 use crate::jwt::TokenError;
 use crate::mirror;
@@ -39,7 +42,11 @@ pub struct Route {
     set: Rc<EndpointSet>,
     version: Option<Name>,
     rule: Option<Name>,
-    algorithm: Algorithm,
+    /// Whom the request belongs to, as far as that decides which endpoint takes it.
+    owner: Owner,
+    source: IpAddr,
+    /// What the answer tells the caller of its session, by the endpoint that was picked last.
+    session: RefCell<Option<Box<FieldChanges>>>,
     retry: Option<Arc<Retry>>,
     /// Time until the response's head; `None` is unlimited.
     pub timeout: Option<Duration>,
@@ -77,6 +84,11 @@ impl Target {
     /// What its route does besides, where it does anything.
     pub fn filtered(&self) -> Option<&Filtered> {
         self.route().and_then(|route| route.filtered.as_deref())
+    }
+
+    /// Changes of the response's fields, where there are any.
+    pub fn response_changes(&self) -> Option<Cow<'_, FieldChanges>> {
+        self.route().and_then(Route::response_changes)
     }
 
     /// Seconds after which the request may be tried again, where it is refused for a time that is known.
@@ -243,49 +255,62 @@ pub fn route(
     match decision.backend {
         Backend::Missing(_) => refused(Refusal::MissingDestination),
         Backend::NoWeight => refused(Refusal::NoWeight),
-        Backend::Endpoints { service: backend, port, version } => Ok(Route {
-            view: Rc::clone(view),
-            set: view.endpoints(&context.directory, backend, port),
-            version: version.cloned(),
-            rule: rule.cloned(),
-            algorithm: service.balancer,
-            retry: decision.retry.cloned(),
-            timeout: decision.timeout,
-            mirrors: match decision.rule {
-                Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
-                Some(_) | None => Vec::new(),
-            },
-            idle_timeout: decision.idle_timeout,
-            place: OnceCell::new(),
-            retry_place: OnceCell::new(),
-            filtered: filters.map(|filters| {
-                let draws = [context.draw(), context.draw()];
-                Filtered::judge(filters, &Asked { request: head, matched: decision.matched, service: &service.id, port: asked_port, draws })
-            }),
-        }),
+        Backend::Endpoints { service: backend, port, version } => {
+            let set = view.endpoints(&context.directory, backend, port);
+            Ok(Route {
+                view: Rc::clone(view),
+                owner: set.owner(Some(head), source),
+                source,
+                session: RefCell::default(),
+                set,
+                version: version.cloned(),
+                rule: rule.cloned(),
+                retry: decision.retry.cloned(),
+                timeout: decision.timeout,
+                mirrors: match decision.rule {
+                    Some(rule) if !rule.mirrors.is_empty() => mirror::routes(view, rule, port, context),
+                    Some(_) | None => Vec::new(),
+                },
+                idle_timeout: decision.idle_timeout,
+                place: OnceCell::new(),
+                retry_place: OnceCell::new(),
+                filtered: filters.map(|filters| {
+                    let draws = [context.draw(), context.draw()];
+                    Filtered::judge(
+                        filters,
+                        &Asked { request: head, matched: decision.matched, service: &service.id, port: asked_port, draws },
+                    )
+                }),
+            })
+        }
     }
 }
 
-/// Decides where a connection whose bytes are not looked at goes.
-pub fn route_connection(view: &Rc<ServiceView>, port: u16, directory: &Directory) -> Result<Route, Refusal> {
+/// Decides where a connection from `source` whose bytes are not looked at goes.
+pub fn route_connection(view: &Rc<ServiceView>, port: u16, source: IpAddr, directory: &Directory) -> Result<Route, Refusal> {
     match route::decide_connection(&view.service, port) {
         Backend::Missing(_) => Err(Refusal::MissingDestination),
         Backend::NoWeight => Err(Refusal::NoWeight),
-        Backend::Endpoints { service, port, version } => Ok(Route {
-            view: Rc::clone(view),
-            set: view.endpoints(directory, service, port),
-            version: version.cloned(),
-            rule: None,
-            algorithm: view.service.balancer,
-            retry: None,
-            timeout: None,
-            mirrors: Vec::new(),
-            filtered: None,
-            idle_timeout: None,
-            // A connection is no request.
-            place: OnceCell::from(None),
-            retry_place: OnceCell::new(),
-        }),
+        Backend::Endpoints { service, port, version } => {
+            let set = view.endpoints(directory, service, port);
+            Ok(Route {
+                view: Rc::clone(view),
+                owner: set.owner(None, source),
+                source,
+                session: RefCell::default(),
+                set,
+                version: version.cloned(),
+                rule: None,
+                retry: None,
+                timeout: None,
+                mirrors: Vec::new(),
+                filtered: None,
+                idle_timeout: None,
+                // A connection is no request.
+                place: OnceCell::from(None),
+                retry_place: OnceCell::new(),
+            })
+        }
     }
 }
 
@@ -298,7 +323,9 @@ impl Route {
             set: view.endpoints(&context.directory, service, port),
             version: version.cloned(),
             rule: Some(rule.name.clone()),
-            algorithm: view.service.balancer,
+            owner: Owner::Known(Key::Any),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            session: RefCell::default(),
             retry: None,
             timeout: None,
             idle_timeout: None,
@@ -329,21 +356,41 @@ impl Route {
     }
 
     fn pick_from(&self, index: &EndpointIndex, tried: &[SocketAddr], context: &Context) -> Option<Rc<EndpointState>> {
-        let all = index.usable(index.serving(self.version.as_ref()), Instant::now);
-        let turn = self.set.turn.replace(self.set.turn.get().wrapping_add(1));
-        let load = |endpoint: &EndpointState| endpoint.peer.in_flight();
-        if tried.is_empty() {
-            let place = balance::pick(self.algorithm, all.len(), |place| load(&all[place]), turn, context.draw())?;
-            return Some(Rc::clone(&all[place]));
+        let group = index.group(self.version.as_ref())?;
+        let (open, key) = (index.open(group, tried, Instant::now), self.key(index));
+        let place = group.owners().find(key, |place| open.has(place)).or_else(|| {
+            let mut scratch = self.set.scratch.borrow_mut();
+            let (among, now) = (open.among(Instant::now, &mut scratch), OnceCell::new());
+            let cost = |place: usize| group.all[place].cost(|| *now.get_or_init(Instant::now));
+            let mut turn = self.set.turn.get();
+            let place = balance::pick(&index.balancing.algorithm, among, cost, &mut turn, context.draw());
+            self.set.turn.set(turn);
+            place
+        })?;
+        let endpoint = Rc::clone(&group.all[place]);
+        if let Some(affinity) = &index.balancing.affinity {
+            self.session.replace(affinity.tells(key, endpoint_id(endpoint.endpoint.address)).map(Box::new));
         }
-        let left: Vec<_> = all.iter().filter(|endpoint| !tried.contains(&endpoint.peer.address())).collect();
-        let place = balance::pick(self.algorithm, left.len(), |place| load(left[place]), turn, context.draw())?;
-        Some(Rc::clone(left[place]))
+        Some(endpoint)
     }
 
-    /// Changes of the response's fields, where there are any.
-    pub fn response_changes(&self) -> Option<&FieldChanges> {
-        self.filtered.as_ref()?.response()
+    /// Whom the request belongs to.
+    fn key(&self, index: &EndpointIndex) -> Key {
+        match &self.owner {
+            Owner::Known(key) => *key,
+            Owner::Later(None) => index.balancing.key(None, self.source),
+            Owner::Later(Some(kept)) => kept.with_head(|head| index.balancing.key(Some(head), self.source)),
+        }
+    }
+
+    /// Changes of the response's fields, where there are any: those of the rule, and what the caller is told of its session.
+    pub fn response_changes(&self) -> Option<Cow<'_, FieldChanges>> {
+        let of_rule = self.filtered.as_ref().and_then(|filtered| filtered.response());
+        match (&*self.session.borrow(), of_rule) {
+            (None, of_rule) => of_rule.map(Cow::Borrowed),
+            (Some(session), None) => Some(Cow::Owned(FieldChanges::clone(session))),
+            (Some(session), Some(of_rule)) => Some(Cow::Owned(of_rule.then(session))),
+        }
     }
 
     /// What is tried again, where a policy says it.

@@ -7,7 +7,7 @@ use leno_api as api;
 use leno_api::k8s::{Labels, TargetPort};
 use leno_core::names::Name;
 
-use crate::member::Member;
+use crate::member::{Member, SharedNames};
 
 /// An EndpointSlice, as much as the model needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub(crate) struct SliceEndpoint {
     pub(crate) pod: Option<Name>,
     /// Whether it may be given requests.
     pub(crate) state: State,
+    /// The zone it is in.
+    pub(crate) zone: Option<Name>,
+    /// The node it runs on.
+    pub(crate) node: Option<Name>,
 }
 
 /// Whether an endpoint may be given requests. The order is that of preference.
@@ -65,8 +69,9 @@ pub(crate) struct Local {
 }
 
 impl Slice {
-    /// What to keep of `slice`. The pods' names are those of `shared`, so that each is stored once.
-    pub(crate) fn new(slice: api::k8s::EndpointSlice, mut shared: impl FnMut(Name) -> Name) -> Self {
+    /// What to keep of `slice`. The pods' names are those of `shared` and those of zones and nodes those of `places`, so that each is
+    /// stored once.
+    pub(crate) fn new(slice: api::k8s::EndpointSlice, mut shared: impl FnMut(Name) -> Name, places: &mut SharedNames) -> Self {
         let ports = slice.ports.into_vec().into_iter().filter(|port| &*port.protocol == "TCP");
         let endpoints = slice.endpoints.into_vec().into_iter().map(|it| SliceEndpoint {
             address: it.address,
@@ -76,6 +81,8 @@ impl Slice {
                 (false, false) => State::Down,
             },
             pod: it.pod.map(&mut shared),
+            zone: it.zone.map(|zone| places.get(&zone)),
+            node: it.node.map(|node| places.get(&node)),
         });
         Self {
             name: slice.name,
@@ -87,6 +94,16 @@ impl Slice {
     /// The pods it names; a pod may come more than once.
     pub(crate) fn pods(&self) -> impl Iterator<Item = &Name> {
         self.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
+    }
+
+    /// The pods it names, each with the zone that it says of it.
+    pub(crate) fn pods_in_zones(&self) -> impl Iterator<Item = (&Name, Option<&Name>)> {
+        self.endpoints.iter().filter_map(|endpoint| Some((endpoint.pod.as_ref()?, endpoint.zone.as_ref())))
+    }
+
+    /// The nodes of which it says the zone; a node may come more than once.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Name, Name)> {
+        self.endpoints.iter().filter_map(|endpoint| Some((endpoint.node.clone()?, endpoint.zone.clone()?)))
     }
 
     /// What its endpoints listen on for the service's port called `name`.

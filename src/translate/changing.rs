@@ -26,6 +26,10 @@ pub(crate) struct Effects {
     pub(crate) touched: Touched,
     /// Hosts (`MeshService.spec.hosts`) that may lead elsewhere than before.
     pub(crate) hosts: BTreeSet<Name>,
+    /// Nodes and their zones, as an endpoint said them that is there no more.
+    pub(crate) zones_gone: Vec<(Name, Name)>,
+    /// As an endpoint says them that is there now.
+    pub(crate) zones_come: Vec<(Name, Name)>,
 }
 
 impl Namespace {
@@ -74,13 +78,24 @@ impl Namespace {
         let new = new.and_then(|slice| slice.service.clone().map(|service| (service, slice)));
         let new_service = new.as_ref().map(|(service, _)| self.shared_service(service));
         let new = match (&new_service, new) {
-            (Some(service), Some((_, slice))) => Some(Slice::new(slice, |pod| self.link(pod, service))),
+            (Some(service), Some((_, slice))) => {
+                let mut places = mem::take(&mut self.places);
+                let slice = Slice::new(slice, |pod| self.link(pod, service), &mut places);
+                self.places = places;
+                Some(slice)
+            }
             (_, _) => None,
         };
         let old_service = self.slice_services.remove(name);
         let old = old_service.as_ref().and_then(|service| self.take_slice(service, name));
         if let (Some(service), Some(old)) = (&old_service, &old) {
             old.pods().for_each(|pod| self.unlink(pod, service));
+        }
+        let nodes = |slice: &Option<Slice>| slice.iter().flat_map(Slice::nodes).collect::<Vec<_>>();
+        let (before, after) = (nodes(&old), nodes(&new));
+        if before != after {
+            effects.zones_gone.extend(before);
+            effects.zones_come.extend(after);
         }
         if old != new || old_service != new_service {
             self.touch_slices((old_service.as_ref(), old.as_ref()), (new_service.as_ref(), new.as_ref()), effects);
@@ -105,14 +120,21 @@ impl Namespace {
         let pod = &self.pods[name];
         effects.touched.workloads.insert(self.workload_id(name));
         let answers = |member: Option<&Member>| member.and_then(|it| it.excluded.clone().map(|ports| (ports, Arc::clone(&it.identity))));
+        let weight = |member: Option<&Member>| member.map(|it| it.weight).unwrap_or_default();
+        let has_another_weight = weight(old.as_ref()) != weight(pod.member.as_ref());
+        let zone = |member: Option<&Member>| member.and_then(Member::zone).map(Name::from);
+        let has_another_zone = zone(old.as_ref()) != zone(pod.member.as_ref());
         let is_another = old.is_none() != pod.member.is_none() && self.defaults.holds_unknown_pods
             || answers(old.as_ref()) != answers(pod.member.as_ref());
         let has_another_mode = self.touch_selecting(old.as_ref().map(|member| &member.labels), pod.labels(), effects);
-        if is_another || has_another_mode {
+        if is_another || has_another_mode || has_another_weight || has_another_zone {
             self.touch_endpoints_of(name, effects);
         }
         for (service, _) in &pod.services {
             let Some((_, mesh)) = self.mesh_in_force(service) else { continue };
+            if has_another_weight {
+                self.touch_mesh_reports(service, effects);
+            }
             if !mesh.versions_of(old.as_ref().map(|member| &member.labels)).eq(mesh.versions_of(pod.labels())) {
                 self.touch_endpoints(service, effects);
                 self.touch_mesh_reports(service, effects);
@@ -264,10 +286,12 @@ impl Namespace {
         };
         let versions_differ = !same(|a, b| a.versions == b.versions, !versions(&before) && !versions(&after));
         let guards = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.resilience.clone());
+        let balancing = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.balancing.clone());
         let ports_differ = !same(|a, b| a.ports == b.ports, false);
         let are_checked = |mesh: &Option<Arc<Mesh>>| guards(mesh).is_some_and(|guards| guards.health_check.is_some());
+        let choice_differs = guards(&before) != guards(&after) || balancing(&before) != balancing(&after);
         // Checks speak what is spoken on the port.
-        if versions_differ || guards(&before) != guards(&after) || (ports_differ && are_checked(&after)) {
+        if versions_differ || choice_differs || (ports_differ && are_checked(&after)) {
             self.touch_endpoints(service, effects);
         }
         let concurrency = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| mesh.concurrency);
@@ -325,12 +349,12 @@ impl Namespace {
             self.touch_endpoints(service, effects);
             self.touch_mesh_reports(service, effects);
         }
-        let pods = |slice: Option<&Slice>| slice.into_iter().flat_map(Slice::pods).cloned().collect::<BTreeSet<Name>>();
         let ports = |slice: Option<&Slice>| slice.map(|slice| slice.ports.clone());
-        let (before, after) = (pods(old.1), pods(new.1));
+        let before: BTreeSet<_> = old.1.into_iter().flat_map(Slice::pods_in_zones).collect();
+        let after: BTreeSet<_> = new.1.into_iter().flat_map(Slice::pods_in_zones).collect();
         let same_ports = old.0 == new.0 && ports(old.1) == ports(new.1);
-        let changed: Vec<&Name> = if same_ports { before.symmetric_difference(&after).collect() } else { before.union(&after).collect() };
-        for pod in changed {
+        let changed: Vec<_> = if same_ports { before.symmetric_difference(&after).collect() } else { before.union(&after).collect() };
+        for (pod, _) in changed {
             effects.touched.workloads.insert(self.workload_id(pod));
             for service in [old.0, new.0].into_iter().flatten() {
                 self.touch_neighbours(pod, service, effects);

@@ -11,6 +11,7 @@
 
 mod age;
 mod backing;
+mod balancing;
 mod changing;
 pub mod defaults;
 mod filters;
@@ -38,6 +39,7 @@ mod serving;
 pub mod touched;
 mod tracked;
 pub mod translator;
+mod zones;
 
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use leno_api as api;
 use leno_api::k8s::Labels;
-use leno_core::balance::Algorithm;
+use leno_core::balance::Balancing;
 use leno_core::concurrency::AdaptiveConcurrency;
-use leno_core::names::Name;
+use leno_core::names::{Name, ServiceId};
 use leno_core::resilience::Resilience;
 use leno_core::service::Protocol;
 
+use crate::balancing;
 use crate::outside::{self, Outside};
 use crate::resilience;
 
@@ -26,8 +27,8 @@ pub(crate) struct Mesh {
     pub(crate) ports: Vec<(u16, Protocol)>,
     /// Named subsets of the endpoints.
     pub(crate) versions: Vec<Version>,
-    /// How an endpoint is chosen.
-    pub(crate) balancer: Algorithm,
+    /// How an endpoint is chosen, where that is said.
+    pub(crate) balancing: Option<Arc<Balancing>>,
     /// How it is guarded, where that is said.
     pub(crate) resilience: Option<Arc<Resilience>>,
     /// How its pods' sidecars learn how many requests they bear, where that is said.
@@ -88,7 +89,9 @@ pub(crate) fn read(object: &api::MeshService) -> Result<Mesh, Vec<String>> {
     let outside = spec.external.as_ref().map(|external| outside::read(spec, external, &mut problems));
     let resilience = resilience::read(spec, &asked_as(object), &mut problems);
     let concurrency = resilience::concurrency(spec, &mut problems);
-    if problems.is_empty() { Ok(Mesh { resilience, concurrency, ..mesh(object, outside) }) } else { Err(problems) }
+    let id = ServiceId::new(object.metadata.namespace.as_deref().unwrap_or("default"), object.service_name());
+    let balancing = balancing::read(spec.load_balancer.as_ref(), &id, &mut problems);
+    if problems.is_empty() { Ok(Mesh { resilience, concurrency, balancing, ..mesh(object, outside) }) } else { Err(problems) }
 }
 
 /// The name by which a service is asked whether it is well: that which its callers use.
@@ -115,8 +118,8 @@ fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
         hosts,
         ports: spec.ports.iter().map(|it| (it.port, protocol(it.protocol))).collect(),
         versions: spec.versions.iter().map(|it| Version { name: it.name.as_str().into(), labels: it.labels.iter().collect() }).collect(),
-        balancer: algorithm(object.algorithm()),
         outside,
+        balancing: None,
         resilience: None,
         concurrency: None,
     }
@@ -129,14 +132,6 @@ fn protocol(protocol: api::mesh_service::Protocol) -> Protocol {
         api::mesh_service::Protocol::Grpc => Protocol::Grpc,
         api::mesh_service::Protocol::Tls => Protocol::Tls,
         api::mesh_service::Protocol::Tcp => Protocol::Tcp,
-    }
-}
-
-fn algorithm(algorithm: api::mesh_service::Algorithm) -> Algorithm {
-    match algorithm {
-        api::mesh_service::Algorithm::LeastRequest => Algorithm::LeastRequest,
-        api::mesh_service::Algorithm::RoundRobin => Algorithm::RoundRobin,
-        api::mesh_service::Algorithm::Random => Algorithm::Random,
     }
 }
 

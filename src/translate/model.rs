@@ -13,6 +13,7 @@ use crate::guard::{Guards, KeySets, Lead};
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::service::Port;
+use crate::zones::Nodes;
 
 impl Namespace {
     /// The service called `name`, if it is in the mesh.
@@ -28,15 +29,14 @@ impl Namespace {
             vips: if is_outside { Vec::new() } else { service.vips.to_vec() },
             hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(),
             ports: ports.collect(),
-            balancer: mesh.map(|mesh| mesh.balancer).unwrap_or_default(),
             routes: self.routes(service, mesh),
             outside: is_outside,
         })
     }
 
     /// What the pod or workload called `name` is, if it is known, be it only by slices that name it. `keys` are those of issuers,
-    /// `outside_ports` those of everything outside.
-    pub(crate) fn workload(&self, name: &str, keys: &KeySets, outside_ports: &[u16]) -> Option<Workload> {
+    /// `outside_ports` those of everything outside, `nodes` say in which zone they are.
+    pub(crate) fn workload(&self, name: &str, keys: &KeySets, outside_ports: &[u16], nodes: &Nodes) -> Option<Workload> {
         let pod = self.pods.get_key_value(name).map(|(name, _)| name);
         let stored = pod.or_else(|| self.locals.get_key_value(name).map(|(name, _)| name))?;
         let leads = self.leads(stored);
@@ -57,6 +57,7 @@ impl Namespace {
             egress: guards.egress(),
             outside_ports: outside_ports.to_vec(),
             inside: self.defaults.inside.clone(),
+            zone: self.zone(stored, nodes),
         })
     }
 

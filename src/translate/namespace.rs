@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use leno_api as api;
 use leno_api::k8s;
+use leno_core::balance::weighing::EndpointWeight;
 use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 
 use crate::backing::{Local, Pod, Slice};
 use crate::defaults::Defaults;
-use crate::member::{Accounts, Member, excluded_ports};
+use crate::member::{Accounts, Member, SaidWeight, SharedNames, WEIGHT, excluded_ports};
 use crate::mesh::Mesh;
 use crate::object::{Kind, ObjectKey};
 use crate::policy::{Policy, TargetRef};
@@ -37,6 +38,8 @@ pub(crate) struct Namespace {
     pub(crate) policies: BTreeMap<Name, Tracked<Policy>>,
     /// The identities of pods and workloads.
     pub(super) accounts: Accounts,
+    /// The names of nodes and zones.
+    pub(super) places: SharedNames,
     pub(crate) securities: BTreeMap<Name, Tracked<Security>>,
     /// Index: the service of each slice.
     pub(super) slice_services: HashMap<Name, Name>,
@@ -66,6 +69,7 @@ impl Namespace {
             name,
             defaults,
             accounts: Accounts::default(),
+            places: SharedNames::default(),
             services: BTreeMap::new(),
             outsides: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -121,6 +125,12 @@ impl Namespace {
         self.pods.keys().chain(self.locals.keys()).map(|name| self.workload_id(name))
     }
 
+    /// The pods that run on `node`.
+    pub(crate) fn workloads_on(&self, node: &str) -> impl Iterator<Item = WorkloadId> {
+        let is_there = move |pod: &Pod| pod.member.as_ref().is_some_and(|member| member.node.as_deref() == Some(node));
+        self.pods.iter().filter(move |(_, pod)| is_there(pod)).map(|(name, _)| self.workload_id(name))
+    }
+
     /// The key of an object of this namespace.
     pub(crate) fn key(&self, kind: Kind, name: &Name) -> ObjectKey {
         ObjectKey::new(kind, self.name.clone(), name.clone())
@@ -149,7 +159,9 @@ impl Namespace {
     /// What is kept of a Pod.
     pub(crate) fn member_of_pod(&mut self, pod: k8s::Pod) -> Member {
         let excluded = excluded_ports(|name| pod.annotations.get(name)).filter(|_| !pod.host_network);
-        Member { labels: pod.labels, identity: self.account(&pod.service_account), excluded }
+        let weight = SaidWeight::read(pod.annotations.get(WEIGHT));
+        let node = pod.node.as_deref().map(|node| self.places.get(node));
+        Member { labels: pod.labels, identity: self.account(&pod.service_account), excluded, weight, node }
     }
 
     /// What is kept of a Workload.
@@ -159,6 +171,8 @@ impl Namespace {
             labels: workload.metadata.labels.iter().flatten().collect(),
             identity: self.account(&workload.spec.service_account),
             excluded: excluded_ports(|name| annotations?.get(name).map(String::as_str)),
+            weight: workload.spec.weight.map_or(SaidWeight::Nothing, |it| EndpointWeight::new(it).map_or(SaidWeight::Bad, SaidWeight::Is)),
+            node: None,
         };
         Local::new(workload, member)
     }
@@ -180,7 +194,8 @@ impl Namespace {
         })
     }
 
-    fn member(&self, name: &str) -> Option<&Member> {
+    /// What is known of the pod or workload called `name`.
+    pub(crate) fn member(&self, name: &str) -> Option<&Member> {
         let pod = self.pods.get(name).and_then(|pod| pod.member.as_ref());
         pod.or_else(|| self.locals.get(name).map(|local| &local.member))
     }

@@ -66,6 +66,8 @@ pub mod reason {
     pub const VERSION_NOT_FOUND: &str = "VersionNotFound";
     /// A port it names does not exist.
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
+    /// What a pod says of its share of requests is no weight.
+    pub const INVALID_WEIGHT: &str = "InvalidWeight";
     /// No pod has the labels that it selects.
     pub const NOTHING_SELECTED: &str = "NothingSelected";
     /// The keys of an issuer of tokens have never been had.

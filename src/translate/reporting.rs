@@ -3,6 +3,7 @@
 use leno_api::status::{ACCEPTED, RESOLVED_REFS};
 use leno_core::names::{Name, ServiceId};
 
+use crate::member::WEIGHT;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::outside::{Lookups, Outside};
@@ -125,6 +126,14 @@ impl Namespace {
             unresolved.push(Unresolved { reason: reason::PORT_NOT_FOUND, message });
         }
         unresolved.extend(taken_elsewhere(taken, &self.name));
+        let weighted: Vec<&str> = self.badly_weighted(service).into_iter().map(|name| &**name).collect();
+        if let Some(first) = weighted.first() {
+            let others = if weighted.len() > 1 { format!(" and {} more", weighted.len() - 1) } else { String::new() };
+            let message = format!(
+                "The annotation {WEIGHT} of pod {first}{others} is no whole number from 0 to 1000: correct it. Until then it counts as 100."
+            );
+            unresolved.push(Unresolved { reason: reason::INVALID_WEIGHT, message });
+        }
         unresolved
     }
 }

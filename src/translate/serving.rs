@@ -11,8 +11,8 @@ use leno_core::authorize::Mode;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Identity, Name};
 
-use crate::backing::{Pod, State};
-use crate::member::Member;
+use crate::backing::{Pod, Slice, State};
+use crate::member::{Member, SaidWeight};
 use crate::mesh::Mesh;
 use crate::model::protocol;
 use crate::namespace::Namespace;
@@ -28,6 +28,7 @@ struct Candidate<'a> {
     state: State,
     versions: Vec<Name>,
     identity: Option<Arc<Identity>>,
+    zone: Option<Name>,
 }
 
 impl Namespace {
@@ -37,7 +38,9 @@ impl Namespace {
         let port = service.port(number)?;
         if let Some(mesh) = self.outside(name) {
             let resilience = mesh.resilience.as_ref().map(|it| resilience::at_port(it, protocol(port, Some(&mesh))));
-            return mesh.outside.as_ref().map(|outside| Endpoints { resilience, ..outside_endpoints(service, number, outside) });
+            let balancing = mesh.balancing.clone();
+            let all = |outside| Endpoints { resilience, balancing, ..outside_endpoints(service, number, outside) };
+            return mesh.outside.as_ref().map(all);
         }
         let mut candidates = self.candidates(service, port);
         // Ready ones; those that drain only where nobody is ready (KEP-1669).
@@ -47,11 +50,13 @@ impl Namespace {
         let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
         for candidate in candidates {
             let workload = candidate.workload.cloned().unwrap_or_else(|| Name::from(""));
-            let new = Endpoint { address: candidate.address, workload, versions: candidate.versions, identity: candidate.identity };
-            match endpoints.get_mut(&candidate.address) {
+            let weight = self.weight(&workload).in_force();
+            let Candidate { address, versions, identity, zone, .. } = candidate;
+            let new = Endpoint { address, workload, versions, identity, weight, zone };
+            match endpoints.get_mut(&address) {
                 Some(known) if known.workload.is_empty() => *known = new,
                 Some(_) => (),
-                None => drop(endpoints.insert(candidate.address, new)),
+                None => drop(endpoints.insert(address, new)),
             }
         }
         let mesh = self.mesh_in_force(name).map(|(_, mesh)| mesh);
@@ -59,12 +64,15 @@ impl Namespace {
         Some(Endpoints {
             endpoints: endpoints.into_values().collect(),
             resilience,
+            balancing: mesh.and_then(|mesh| mesh.balancing.clone()),
             ..Endpoints::new(EndpointsId::new(service.id.clone(), number))
         })
     }
 
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {
         let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
+        let tells_zones = mesh.as_ref().and_then(|mesh| mesh.balancing.as_ref()).is_some_and(|balancing| balancing.prefers_zone);
+        let labelled = |member: &Member| member.zone().map(Name::from);
         let mut candidates = Vec::new();
         for slice in self.slices_of(&service.id.name) {
             let Some(number) = slice.port(&port.name) else { continue };
@@ -75,6 +83,8 @@ impl Namespace {
                 state: endpoint.state,
                 versions: self.versions_of_pod(endpoint.pod.as_ref(), mesh.as_ref()),
                 identity: self.proxied(service, endpoint.pod.as_ref(), number),
+                zone:
+                    tells_zones.then(|| endpoint.zone.clone().or_else(|| self.member(endpoint.pod.as_ref()?).and_then(labelled))).flatten(),
             }));
         }
         for (name, local) in self.locals_of(service) {
@@ -85,6 +95,7 @@ impl Namespace {
                 state: State::Ready,
                 versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(local.labels()))).cloned().collect(),
                 identity: self.peer(service, name, &local.member, number),
+                zone: tells_zones.then(|| labelled(&local.member)).flatten(),
             });
         }
         candidates
@@ -106,6 +117,18 @@ impl Namespace {
     fn peer(&self, service: &Service, name: &Name, member: &Member, number: u16) -> Option<Arc<Identity>> {
         let identity = member.proxied(number)?;
         (self.mode_of(name, number, service) != Mode::Disabled).then(|| Arc::clone(identity))
+    }
+
+    /// What the pod or workload called `name` says of its share.
+    fn weight(&self, name: &str) -> SaidWeight {
+        self.member(name).map(|member| member.weight).unwrap_or_default()
+    }
+
+    /// The pods and workloads behind `service` that say something of their share which is no weight, ordered.
+    pub(crate) fn badly_weighted<'a>(&'a self, service: &'a Service) -> BTreeSet<&'a Name> {
+        let pods = self.slices_of(&service.id.name).iter().flat_map(Slice::pods);
+        let all = pods.chain(self.locals_of(service).map(|(name, _)| name));
+        all.filter(|name| self.weight(name) == SaidWeight::Bad).collect()
     }
 
     /// The versions of a pod; none while the pod is not known.

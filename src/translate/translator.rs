@@ -25,6 +25,7 @@ use crate::security;
 use crate::service;
 use crate::touched::Touched;
 use crate::tracked::Tracked;
+use crate::zones::Nodes;
 
 /// The state of all objects, and what they mean together. See the crate's documentation.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Translator {
     outside: BTreeMap<u16, BTreeSet<(Name, Name)>>,
     /// The ports of that index.
     outside_ports: Vec<u16>,
+    /// In which zones nodes are.
+    nodes: Nodes,
 }
 
 /// An address at which a service is found, and the kind of the object that says so: a Service and something outside may have one name.
@@ -94,6 +97,7 @@ impl Translator {
             lookups: Lookups::default(),
             outside: BTreeMap::new(),
             outside_ports: Vec::new(),
+            nodes: Nodes::default(),
         }
     }
 
@@ -148,7 +152,7 @@ impl Translator {
     /// What a proxy beside the pod or workload needs to know of it. A pod that is known only by the slices that name it has
     /// its ports, and no versions yet.
     pub fn workload(&self, id: &WorkloadId) -> Option<Workload> {
-        self.namespaces.get(&id.namespace)?.workload(&id.name, &self.keys.sets, &self.outside_ports)
+        self.namespaces.get(&id.namespace)?.workload(&id.name, &self.keys.sets, &self.outside_ports, &self.nodes)
     }
 
     /// Who the pod or workload is, if it is known: its namespace and service account.
@@ -297,7 +301,12 @@ impl Translator {
 
     /// Whether it holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.outside.is_empty() && self.keys.is_empty() && self.vips.is_empty() && self.hosts.is_empty()
+        self.namespaces.is_empty()
+            && self.nodes.is_empty()
+            && self.outside.is_empty()
+            && self.keys.is_empty()
+            && self.vips.is_empty()
+            && self.hosts.is_empty()
     }
 
     /// Every MeshService, TrafficPolicy and SecurityPolicy, ordered: what there are reports on.
@@ -392,7 +401,12 @@ impl Translator {
 
     /// Brings the indexes that reach over namespaces up to date, and touches what they lead to.
     fn finish(&mut self, key: &ObjectKey, before: Names, after: Names, effects: Effects) -> Touched {
-        let Effects { mut touched, hosts } = effects;
+        let Effects { mut touched, hosts, zones_gone, zones_come } = effects;
+        if !zones_gone.is_empty() || !zones_come.is_empty() {
+            for node in self.nodes.change(zones_gone, zones_come) {
+                touched.workloads.extend(self.namespaces.values().flat_map(|namespace| namespace.workloads_on(&node)));
+            }
+        }
         for vip in &before.vips {
             self.vips.remove(vip);
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::balance::Algorithm;
+use leno_core::balance::weighing::{EndpointWeight, InvalidEndpointWeight};
 use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::endpoints::{Endpoint, Endpoints, Origination};
 use leno_core::matching::{FieldMatch, InvalidPattern, Match, PathMatch, Pattern, ValueMatch};
@@ -19,6 +19,7 @@ use leno_core::weight::{InvalidWeight, Weight};
 use leno_core::workload::{InboundPort, Workload};
 use prost::Message;
 
+use crate::balancing;
 use crate::filters;
 use crate::resilience;
 use crate::retry;
@@ -89,6 +90,9 @@ pub enum DecodeError {
         /// What is wrong.
         source: InvalidPattern,
     },
+    /// A weight of an endpoint is out of range.
+    #[error("the weight of an endpoint: {0}")]
+    EndpointWeight(#[from] InvalidEndpointWeight),
     /// A percentage is above 100.
     #[error("{0} percent is above 100")]
     Percent(u32),
@@ -111,7 +115,6 @@ pub fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
         vips: message.vips.iter().map(|bytes| ip("a service", bytes)).collect::<Result<_, _>>()?,
         hosts: message.hosts.iter().map(|host| host.as_str().into()).collect(),
         ports: message.ports.iter().map(service_port).collect::<Result<_, _>>()?,
-        balancer: balancer(message.balancer)?,
         routes: message.routes.map(routes).transpose()?.unwrap_or_default(),
         outside: message.outside,
     })
@@ -128,9 +131,11 @@ pub fn decode_endpoints(bytes: &[u8]) -> Result<Endpoints, DecodeError> {
         let roots = it.roots.iter().map(|root| Arc::from(&root[..])).collect();
         Arc::new(Origination { server_name: it.server_name.into(), roots })
     });
-    let endpoints = list.iter().map(|it| endpoint(it, &versions, &identities)).collect::<Result<_, _>>()?;
+    let zones: Vec<Name> = message.zones.iter().map(|zone| zone.as_str().into()).collect();
+    let endpoints = list.iter().map(|it| endpoint(it, &versions, &identities, &zones)).collect::<Result<_, _>>()?;
     let resilience = message.resilience.map(|it| resilience::decoded(it).map(Arc::new)).transpose()?;
-    Ok(Endpoints { endpoints, origination, resilience, ..Endpoints::new(message.id.parse()?) })
+    let balancing = message.balancing.map(|it| balancing::decoded(it).map(Arc::new)).transpose()?;
+    Ok(Endpoints { endpoints, origination, resilience, balancing, ..Endpoints::new(message.id.parse()?) })
 }
 
 /// The workload in `bytes`.
@@ -146,6 +151,7 @@ pub fn decode_workload(bytes: &[u8]) -> Result<Workload, DecodeError> {
         egress: egress_of(message.egress)?,
         outside_ports: message.outside_ports.into_iter().map(port).collect::<Result<_, _>>()?,
         inside: message.inside.iter().map(network).collect::<Result<_, _>>()?,
+        zone: message.zone.map(Name::from),
     })
 }
 
@@ -168,7 +174,7 @@ fn inbound_port(message: wire::InboundPort, guards: &Guards) -> Result<InboundPo
     })
 }
 
-fn endpoint(message: &wire::Endpoint, table: &[Name], identities: &[Arc<Identity>]) -> Result<Endpoint, DecodeError> {
+fn endpoint(message: &wire::Endpoint, table: &[Name], identities: &[Arc<Identity>], zones: &[Name]) -> Result<Endpoint, DecodeError> {
     let bytes = &message.address;
     let wrong = || DecodeError::Address { what: "an endpoint", bytes: bytes.len() };
     let (address, number) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
@@ -182,14 +188,16 @@ fn endpoint(message: &wire::Endpoint, table: &[Name], identities: &[Arc<Identity
         found.cloned().ok_or(DecodeError::VersionIndex { index: *index, count: table.len() })
     };
     let versions = message.versions.iter().map(version).collect::<Result<_, _>>()?;
-    let identity = match message.identity.checked_sub(1) {
-        None => None,
-        Some(index) => {
-            let found = usize::try_from(index).ok().and_then(|place| identities.get(place)).cloned();
-            Some(found.ok_or(DecodeError::Index { index, count: identities.len() })?)
-        }
-    };
-    Ok(Endpoint { address, workload: message.workload.as_str().into(), versions, identity })
+    let (identity, zone) = (entry(message.identity, identities)?, entry(message.zone, zones)?);
+    let weight = message.weight.map_or(Ok(EndpointWeight::USUAL), EndpointWeight::new)?;
+    Ok(Endpoint { address, workload: message.workload.as_str().into(), versions, identity, weight, zone })
+}
+
+/// The entry of `table` that `number`, which is one more than its index, means; 0 is none.
+fn entry<T: Clone>(number: u32, table: &[T]) -> Result<Option<T>, DecodeError> {
+    let Some(index) = number.checked_sub(1) else { return Ok(None) };
+    let found = usize::try_from(index).ok().and_then(|place| table.get(place)).cloned();
+    found.map(Some).ok_or(DecodeError::Index { index, count: table.len() })
 }
 
 fn routes(message: wire::RouteTable) -> Result<RouteTable, DecodeError> {
@@ -264,15 +272,6 @@ fn protocol(number: i32) -> Result<Protocol, DecodeError> {
         Ok(wire::Protocol::Tls) => Ok(Protocol::Tls),
         Ok(wire::Protocol::Tcp) => Ok(Protocol::Tcp),
         Err(_) => Err(DecodeError::Unknown("protocol")),
-    }
-}
-
-fn balancer(number: i32) -> Result<Algorithm, DecodeError> {
-    match wire::Balancer::try_from(number) {
-        Ok(wire::Balancer::LeastRequest) => Ok(Algorithm::LeastRequest),
-        Ok(wire::Balancer::RoundRobin) => Ok(Algorithm::RoundRobin),
-        Ok(wire::Balancer::Random) => Ok(Algorithm::Random),
-        Err(_) => Err(DecodeError::Unknown("load-balancer algorithm")),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use leno_core::balance::Algorithm;
+use leno_core::balance::weighing::EndpointWeight;
 use leno_core::endpoints::{Endpoint, Endpoints};
 use leno_core::matching::{FieldMatch, Match, PathMatch, ValueMatch};
 use leno_core::names::{Identity, Name};
@@ -19,6 +19,7 @@ use leno_core::workload::Workload;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::balancing;
 use crate::filters;
 use crate::resilience;
 use crate::retry;
@@ -32,7 +33,6 @@ pub fn encode_service(service: &Service) -> Bytes {
         vips: service.vips.iter().map(|ip| ip_bytes(*ip)).collect(),
         hosts: strings(&service.hosts),
         ports: service.ports.iter().map(|it| wire::Port { port: it.port.into(), protocol: protocol(it.protocol).into() }).collect(),
-        balancer: balancer(service.balancer).into(),
         routes: routes(&service.routes),
         outside: service.outside,
     };
@@ -41,8 +41,8 @@ pub fn encode_service(service: &Service) -> Bytes {
 
 /// The bytes of a service port's endpoints.
 pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
-    let (mut versions, mut identities) = (VersionTable::default(), IdentityTable::default());
-    let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions, &mut identities)).collect();
+    let (mut versions, mut identities, mut zones) = (NameTable::default(), IdentityTable::default(), NameTable::default());
+    let list = endpoints.endpoints.iter().map(|it| endpoint(it, &mut versions, &mut identities, &mut zones)).collect();
     let (plain, origination) = match &endpoints.origination {
         None => (list, None),
         Some(origination) => {
@@ -50,9 +50,11 @@ pub fn encode_endpoints(endpoints: &Endpoints) -> Bytes {
             (Vec::new(), Some(wire::Origination { server_name: origination.server_name.to_string(), roots, endpoints: list }))
         }
     };
-    let (versions, identities) = (versions.names, identities.names);
+    let (versions, identities, zones) = (versions.names, identities.names, zones.names);
     let resilience = endpoints.resilience.as_deref().map(resilience::encoded);
-    let message = wire::Endpoints { id: endpoints.id.to_string(), versions, endpoints: plain, identities, origination, resilience };
+    let balancing = endpoints.balancing.as_deref().map(balancing::encoded);
+    let id = endpoints.id.to_string();
+    let message = wire::Endpoints { id, versions, endpoints: plain, identities, origination, resilience, balancing, zones };
     message.encode_to_vec().into()
 }
 
@@ -82,6 +84,7 @@ pub fn encode_workload(workload: &Workload) -> Bytes {
         egress: egress(workload.egress).into(),
         outside_ports: workload.outside_ports.iter().copied().map(u32::from).collect(),
         inside: workload.inside.iter().map(ToString::to_string).collect(),
+        zone: workload.zone.as_ref().map(ToString::to_string),
     };
     message.encode_to_vec().into()
 }
@@ -93,21 +96,21 @@ pub fn version(bytes: &[u8]) -> Name {
     format!("{:016x}", u64::from_be_bytes(short)).into()
 }
 
-/// Collects the versions of endpoints, each once, in order of first use.
+/// Collects the versions or zones of endpoints, each once, in order of first use.
 #[derive(Default)]
-struct VersionTable {
+struct NameTable {
     names: Vec<String>,
     places: HashMap<Name, u32>,
 }
 
-impl VersionTable {
-    fn place(&mut self, version: &Name) -> u32 {
-        if let Some(place) = self.places.get(version) {
+impl NameTable {
+    fn place(&mut self, name: &Name) -> u32 {
+        if let Some(place) = self.places.get(name) {
             return *place;
         }
-        let place = u32::try_from(self.names.len()).expect("a service has fewer versions than 2³²");
-        self.names.push(version.to_string());
-        self.places.insert(version.clone(), place);
+        let place = u32::try_from(self.names.len()).expect("a service has fewer versions and zones than 2³²");
+        self.names.push(name.to_string());
+        self.places.insert(name.clone(), place);
         place
     }
 }
@@ -132,7 +135,7 @@ impl IdentityTable {
     }
 }
 
-fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable, identities: &mut IdentityTable) -> wire::Endpoint {
+fn endpoint(endpoint: &Endpoint, versions: &mut NameTable, identities: &mut IdentityTable, zones: &mut NameTable) -> wire::Endpoint {
     let (scope, flow) = match endpoint.address {
         SocketAddr::V4(_) => (0, 0),
         SocketAddr::V6(address) => (address.scope_id(), address.flowinfo()),
@@ -147,6 +150,8 @@ fn endpoint(endpoint: &Endpoint, versions: &mut VersionTable, identities: &mut I
         scope,
         flow,
         identity: endpoint.identity.as_ref().map_or(0, |identity| identities.place(identity)),
+        weight: Some(endpoint.weight).filter(|weight| *weight != EndpointWeight::USUAL).map(|weight| weight.get().into()),
+        zone: endpoint.zone.as_ref().map_or(0, |zone| zones.place(zone) + 1),
     }
 }
 
@@ -218,14 +223,6 @@ fn protocol(protocol: Protocol) -> wire::Protocol {
         Protocol::Grpc => wire::Protocol::Grpc,
         Protocol::Tls => wire::Protocol::Tls,
         Protocol::Tcp => wire::Protocol::Tcp,
-    }
-}
-
-fn balancer(algorithm: Algorithm) -> wire::Balancer {
-    match algorithm {
-        Algorithm::LeastRequest => wire::Balancer::LeastRequest,
-        Algorithm::RoundRobin => wire::Balancer::RoundRobin,
-        Algorithm::Random => wire::Balancer::Random,
     }
 }
 

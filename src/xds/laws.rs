@@ -102,7 +102,6 @@ fn what_cannot_be_understood_is_refused_in_words() {
         (service(|it| it.vips = vec![vec![1, 2, 3].into()]), "has 3 bytes"),
         (service(|it| it.ports = vec![wire::Port { port: 65_536, protocol: 0 }]), "port 65536 is above 65535"),
         (service(|it| it.ports = vec![wire::Port { port: 1, protocol: 99 }]), "unknown protocol: this proxy is older"),
-        (service(|it| it.balancer = 99), "unknown load-balancer algorithm"),
         (path(None), "unknown kind of path condition"),
         (path(Some(wire::path_match::Kind::Regex("(".into()))), "rule \"r\": regular expression"),
         (destination(to(1, None)), "unknown kind of destination"),
@@ -115,6 +114,15 @@ fn what_cannot_be_understood_is_refused_in_words() {
     for (got, want) in cases {
         assert!(got.contains(want), "{got:?} does not say {want:?}");
     }
+    let balancing = |algorithm: i32, weight| {
+        let endpoint = wire::Endpoint { address: vec![10, 0, 0, 1, 0, 80].into(), weight, ..Default::default() };
+        let balancing = Some(wire::Balancing { algorithm, ..Default::default() });
+        let message = wire::Endpoints { id: "shop/payment:80".into(), endpoints: vec![endpoint], balancing, ..Default::default() };
+        decode_endpoints(&message.encode_to_vec()).unwrap_err().to_string()
+    };
+    assert!(balancing(99, None).contains("unknown load-balancer algorithm"));
+    assert!(balancing(wire::Balancer::ConsistentHash.into(), None).contains("unknown kind of hash key"));
+    assert!(balancing(0, Some(1001)).contains("from 0 to 1000"));
     let dangling = wire::Endpoint { address: vec![10, 0, 0, 1, 0, 80].into(), versions: vec![1], ..Default::default() };
     let message =
         wire::Endpoints { id: "shop/payment:80".into(), versions: vec!["v1".into()], endpoints: vec![dangling], ..Default::default() };

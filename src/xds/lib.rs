@@ -7,6 +7,7 @@
 //! Reading order: [`subject`] (what can be subscribed to), [`encode`], [`decode`] and [`security`] (model ↔ bytes), [`frame`] (gRPC
 //! messages in a byte stream), [`client`] (the proxy's end), [`server`] and [`message`] (the controller's end).
 
+mod balancing;
 pub mod client;
 pub mod decode;
 pub mod encode;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::authorize::{Action, Authorization, Guard, Issuer, Mode, PathRule, Policy, Posture, Rule as Condition, Source};
-use leno_core::balance::Algorithm;
+use leno_core::balance::affinity::{Affinity, SessionCookie};
+use leno_core::balance::key::HashKey;
+use leno_core::balance::weighing::EndpointWeight;
+use leno_core::balance::{Algorithm, Balancing};
 use leno_core::breaker::CircuitBreaker;
 use leno_core::concurrency::AdaptiveConcurrency;
 use leno_core::cors::Cors;
@@ -34,23 +37,29 @@ use proptest::sample::select;
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {
     let port = (any::<u16>(), protocol()).prop_map(|(port, protocol)| ServicePort { port, protocol });
-    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), algorithm(), routes(), any::<bool>())
-        .prop_map(|(id, vips, hosts, ports, balancer, routes, outside)| Service { id, vips, hosts, ports, balancer, routes, outside })
+    (service_id(), vec(any::<IpAddr>(), 0..3), vec(text(), 0..3), vec(port, 0..4), routes(), any::<bool>())
+        .prop_map(|(id, vips, hosts, ports, routes, outside)| Service { id, vips, hosts, ports, routes, outside })
 }
 
 pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
-    let endpoint = (any::<SocketAddr>(), text(), vec(version(), 0..3), option::of(identity().prop_map(Arc::new)));
-    let endpoint = endpoint.prop_map(|(address, workload, versions, identity)| Endpoint { address, workload, versions, identity });
+    let weight = prop_oneof![Just(EndpointWeight::USUAL), (0u32..=1000).prop_map(|weight| EndpointWeight::new(weight).unwrap())];
+    let (identity, zone) = (option::of(identity().prop_map(Arc::new)), option::of(version()));
+    let endpoint = (any::<SocketAddr>(), text(), vec(version(), 0..3), identity, weight, zone);
+    let endpoint = endpoint.prop_map(|(address, workload, versions, identity, weight, zone)| Endpoint {
+        address,
+        workload,
+        versions,
+        identity,
+        weight,
+        zone,
+    });
     let id = (service_id(), any::<u16>()).prop_map(|(service, port)| EndpointsId::new(service, port));
     let roots = vec(vec(any::<u8>(), 0..40).prop_map(Arc::from), 0..3);
     let origination = (text(), roots).prop_map(|(server_name, roots)| Arc::new(Origination { server_name, roots }));
     let resilience = option::of(resilience().prop_map(Arc::new));
-    (id, vec(endpoint, 0..20), option::of(origination), resilience).prop_map(|(id, endpoints, origination, resilience)| Endpoints {
-        endpoints,
-        origination,
-        resilience,
-        ..Endpoints::new(id)
-    })
+    let balancing = option::of(balancing().prop_map(Arc::new));
+    (id, vec(endpoint, 0..20), option::of(origination), resilience, balancing)
+        .prop_map(|(id, endpoints, origination, resilience, balancing)| Endpoints { id, endpoints, origination, resilience, balancing })
 }
 
 fn resilience() -> impl Strategy<Value = Resilience> {
@@ -127,14 +136,15 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         concurrency,
     });
     let egress = prop::sample::select(vec![Egress::Allow, Egress::RegisteredOnly]);
-    let outside = (egress, vec(any::<u16>(), 0..3), vec(network(), 0..2));
-    (service_id(), vec(inbound, 0..4), guard(), outside).prop_map(|(id, inbound, others, (egress, outside_ports, inside))| Workload {
+    let outside = (egress, vec(any::<u16>(), 0..3), vec(network(), 0..2), option::of(text()));
+    (service_id(), vec(inbound, 0..4), guard(), outside).prop_map(|(id, inbound, others, (egress, outside_ports, inside, zone))| Workload {
         id: WorkloadId::new(id.namespace, id.name),
         inbound,
         others,
         egress,
         outside_ports,
         inside,
+        zone,
     })
 }
 
@@ -218,8 +228,23 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(vec![Detect, Http, Http2, Grpc, Tls, Tcp])
 }
 
+fn balancing() -> impl Strategy<Value = Balancing> {
+    let cookie = (text(), option::of(any::<Duration>()), text()).prop_map(|(name, ttl, path)| SessionCookie { name, ttl, path });
+    let affinity = option::of(prop_oneof![cookie.prop_map(Affinity::Cookie), text().prop_map(Affinity::Header)]);
+    (algorithm(), option::of(any::<Duration>()), any::<bool>(), affinity)
+        .prop_map(|(algorithm, slow_start, prefers_zone, affinity)| Balancing { algorithm, slow_start, prefers_zone, affinity })
+}
+
 fn algorithm() -> impl Strategy<Value = Algorithm> {
-    prop::sample::select(vec![Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random])
+    use Algorithm::{LeastRequest, PeakEwma, Random, RoundRobin, WeightedRandom};
+    let key = prop_oneof![
+        text().prop_map(HashKey::Header),
+        text().prop_map(HashKey::Cookie),
+        text().prop_map(HashKey::Query),
+        Just(HashKey::SourceIp),
+    ];
+    let plain = prop::sample::select(vec![LeastRequest, RoundRobin, Random, WeightedRandom, PeakEwma]);
+    prop_oneof![plain, key.prop_map(Algorithm::ConsistentHash)]
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {

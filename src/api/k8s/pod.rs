@@ -34,6 +34,8 @@ pub struct Pod {
     pub host_network: bool,
     /// `spec.serviceAccountName`; `default` when it says nothing.
     pub service_account: Box<str>,
+    /// `spec.nodeName`: the node it runs on, once it is scheduled.
+    pub node: Option<Box<str>>,
     /// Declared ports of its containers, native sidecars included.
     pub ports: Box<[ContainerPort]>,
 }
@@ -111,6 +113,8 @@ struct RawSpec {
     #[serde(deserialize_with = "or_default")]
     service_account_name: String,
     #[serde(deserialize_with = "or_default")]
+    node_name: String,
+    #[serde(deserialize_with = "or_default")]
     host_network: bool,
     #[serde(deserialize_with = "or_default")]
     containers: Vec<RawContainer>,
@@ -171,6 +175,7 @@ impl From<RawPod> for Pod {
             ips: if ips.is_empty() { addresses([status.pod_ip.as_str()]) } else { ips },
             phase: status.phase.as_str().into(),
             host_network: spec.host_network,
+            node: non_empty(spec.node_name),
             service_account: non_empty(spec.service_account_name).unwrap_or_else(|| "default".into()),
             ports: ports(spec.init_containers, spec.containers),
         }

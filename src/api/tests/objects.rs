@@ -70,6 +70,8 @@ fn workloads_and_services_of_a_folder_are_checked_too() {
     assert_eq!(told(&workload(json!({}))), "");
     assert!(told(&workload(json!({"address": "localhost"}))).contains("spec.address: \"localhost\" is not an IP address"));
     assert!(told(&workload(json!({"ports": [{"port": 70000}]}))).contains("spec.ports[0].port: 70000 is too large"));
+    assert_eq!(told(&workload(json!({"weight": 0}))), "");
+    assert!(told(&workload(json!({"weight": 1001}))).contains("spec.weight: 1001 is too large"));
     assert!(told(&workload(json!({"port": 80}))).contains("unknown field \"spec.port\": did you mean ports?"));
 
     let service =

@@ -1,20 +1,23 @@
 //! The answer: what the decision function says about one request, with its trace.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::endpoints::EndpointsId;
+use leno_core::balance::Balancing;
+use leno_core::balance::weighing::EndpointWeight;
+use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::matching::Mismatch;
 use leno_core::names::ServiceId;
 use leno_core::request::RequestHead;
-use leno_core::retry::{self, Reason};
 use leno_core::route::{self, Backend, Decision, Rule, Trace};
 use leno_core::service::{Protocol, Service};
 use leno_core::workload::Egress;
 use leno_translate::{Kind, ObjectKey, Translator};
 
 use super::access::accesses;
-use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Retry, Timeout};
+use super::balancing::{Asking, Chosen, chosen};
+use super::explanation::{Asked, Candidate, Destination, Explanation, Found, Judged, Outcome, Timeout};
 use super::filters;
 use super::guards;
 use super::question::{Question, Scheme};
@@ -141,14 +144,15 @@ enum Carried {
 
 pub(super) struct Answer<'a> {
     translator: &'a Translator,
-    question: &'a Question,
+    pub(super) question: &'a Question,
     pub(super) service: &'a Service,
     draw: Option<u64>,
 }
 
 impl Answer<'_> {
     fn explain(&self, found: Found, empty: Explanation) -> Explanation {
-        let balancer = Some(self.service.balancer.to_string());
+        let own = self.translator.endpoints(&EndpointsId::new(self.service.id.clone(), self.port()));
+        let balancer = Some(balancing_of(own.as_ref()).algorithm.to_string());
         let policy = self.service.routes.policy().map(ToString::to_string);
         let base = Explanation { service: Some(found), balancer, policy, notes: self.reports(), ..empty };
         let base = self.outside(base);
@@ -218,14 +222,7 @@ impl Answer<'_> {
     fn request(&self, base: Explanation) -> Explanation {
         let question = self.question;
         let caller = question.caller();
-        let head = RequestHead {
-            method: &question.method,
-            path: &question.path,
-            query: &question.query,
-            authority: &question.authority,
-            headers: &question.headers,
-            caller: &caller,
-        };
+        let head = question.head(&caller);
         let mut recorder = Recorder { request: head, judged: Vec::new() };
         let decision = route::decide(self.service, self.port(), &head, self.draw.unwrap_or(0), &mut recorder);
         let destinations = self.destinations(&decision, |draw| {
@@ -274,7 +271,7 @@ impl Answer<'_> {
             #[expect(clippy::cast_precision_loss, reason = "weights are below 2^53")]
             let percent = share as f64 * 100.0 / total as f64;
             if share == 0 {
-                destinations.push(Destination { percent, name, drawn, endpoints: Vec::new(), guards: Vec::new(), answer: None });
+                destinations.push(Destination { percent, name, drawn, ..Destination::default() });
             } else {
                 destinations.push(self.destination(decide(first), name, percent, drawn));
             }
@@ -284,7 +281,7 @@ impl Answer<'_> {
     }
 
     pub(super) fn destination(&self, backend: Backend<'_>, name: String, percent: f64, drawn: Option<bool>) -> Destination {
-        let mut guards = Vec::new();
+        let (mut guards, mut balancing) = (Vec::new(), Vec::new());
         let (endpoints, answer) = match backend {
             Backend::Missing(_) => (Vec::new(), Some("500: the destination does not exist".to_owned())),
             Backend::NoWeight => (Vec::new(), Some("500: no destination may receive it".to_owned())),
@@ -292,14 +289,31 @@ impl Answer<'_> {
                 let all = self.translator.endpoints(&EndpointsId::new(service.clone(), port));
                 guards.extend(all.as_ref().and_then(|it| it.resilience.as_deref()).map(guards::words).into_iter().flatten());
                 guards.extend(self.translator.concurrency(service).as_ref().map(guards::concurrency));
+                let how = balancing_of(all.as_ref());
+                if *service != self.service.id {
+                    balancing.push(format!("balancer {}", how.algorithm));
+                }
                 let all = all.map(|it| it.endpoints).unwrap_or_default();
-                let serving = all.iter().filter(|it| it.serves(version.map(|version| &**version)));
-                let candidates: Vec<_> = serving.map(|endpoint| candidate(service, endpoint)).collect();
+                let serving: Vec<_> = all.iter().filter(|it| it.serves(version.map(|version| &**version))).collect();
+                let Chosen { words, shares } = self.chosen(&how, &serving);
+                balancing.extend(words);
+                let share = |place: usize| shares.get(place).copied();
+                let candidates: Vec<_> = serving.iter().enumerate().map(|(place, it)| candidate(service, it, share(place))).collect();
                 let answer = candidates.is_empty().then(|| "503: it has no endpoint that is ready".to_owned());
                 (candidates, answer)
             }
         };
-        Destination { percent, name, drawn, endpoints, guards, answer }
+        Destination { percent, name, drawn, endpoints, balancing, guards, answer }
+    }
+
+    /// How one of `serving` is chosen for this request, or connection.
+    fn chosen(&self, balancing: &Balancing, serving: &[&Endpoint]) -> Chosen {
+        let (question, caller) = (self.question, self.question.caller());
+        let workload = question.from.as_ref().and_then(|from| self.translator.workload(from));
+        let head = question.head(&caller);
+        let head = matches!(self.carried(), Carried::ByRequest).then_some(&head);
+        let zone = workload.as_ref().and_then(|workload| workload.zone.as_deref());
+        chosen(balancing, serving, Asking { head, source: question.source, zone })
     }
 
     pub(super) fn target_words(&self, target: &route::Target) -> String {
@@ -314,36 +328,8 @@ impl Answer<'_> {
         Timeout { after: format!("{after:?}"), set_by: self.set_by(rule.filter(|rule| rule.timeout.is_some())) }
     }
 
-    fn retry(&self, retry: &retry::Retry, rule: Option<&Rule>) -> Retry {
-        let method = &self.question.method;
-        let is_grpc = self
-            .question
-            .headers
-            .iter()
-            .any(|(name, value)| name.eq_ignore_ascii_case("content-type") && value.starts_with("application/grpc"));
-        let may_repeat = |reason: &Reason| *reason == Reason::ConnectFailure || retry.allows(method) || (is_grpc && reason.is_grpc());
-        let named: Vec<Reason> = retry.on.iter().filter(|reason| is_grpc || !reason.is_grpc()).collect();
-        let left_out = named.iter().any(|reason| !may_repeat(reason));
-        let note = left_out.then(|| {
-            format!("not on what else the policy names: an app could get a {method} twice, and its list of methods does not allow that")
-        });
-        let mut on: Vec<Reason> = named.iter().copied().filter(may_repeat).collect();
-        let has_status = named.iter().any(|reason| matches!(reason, Reason::ServerError | Reason::GatewayError));
-        if has_status && !on.contains(&Reason::ConnectFailure) {
-            on.insert(0, Reason::ConnectFailure);
-        }
-        Retry {
-            attempts: retry.attempts,
-            per_try_timeout: retry.per_try_timeout.map(|limit| format!("{limit:?}")),
-            on: on.into_iter().map(Reason::as_str).collect(),
-            note,
-            backoff: [retry.backoff.base, retry.backoff.max].map(|time| format!("{time:?}")),
-            set_by: self.set_by(rule.filter(|rule| rule.retry.is_some())),
-        }
-    }
-
     /// Who says it: `rule`, where it does, or the policy.
-    fn set_by(&self, rule: Option<&Rule>) -> String {
+    pub(super) fn set_by(&self, rule: Option<&Rule>) -> String {
         match (rule, self.service.routes.policy()) {
             (Some(rule), _) => format!("route {}", rule.name),
             (None, Some(policy)) => format!("policy {policy}"),
@@ -366,15 +352,21 @@ impl Answer<'_> {
 }
 
 fn nobody(answer: String) -> Destination {
-    Destination { percent: 100.0, name: "nobody".to_owned(), drawn: None, endpoints: Vec::new(), guards: Vec::new(), answer: Some(answer) }
+    Destination { percent: 100.0, name: "nobody".to_owned(), answer: Some(answer), ..Destination::default() }
 }
 
-fn candidate(service: &ServiceId, endpoint: &leno_core::endpoints::Endpoint) -> Candidate {
+fn balancing_of(endpoints: Option<&Endpoints>) -> Arc<Balancing> {
+    endpoints.and_then(|it| it.balancing.clone()).unwrap_or_default()
+}
+
+fn candidate(service: &ServiceId, endpoint: &Endpoint, percent: Option<f64>) -> Candidate {
     Candidate {
         namespace: service.namespace.to_string(),
         address: endpoint.address,
         workload: endpoint.workload.to_string(),
         versions: endpoint.versions.iter().map(ToString::to_string).collect(),
+        weight: Some(endpoint.weight).filter(|weight| *weight != EndpointWeight::USUAL).map(EndpointWeight::get),
+        percent,
     }
 }
 

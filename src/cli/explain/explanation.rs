@@ -125,7 +125,7 @@ pub struct Filter {
 }
 
 /// One place where the request may go.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     /// Its share of such requests.
@@ -137,6 +137,9 @@ pub struct Destination {
     pub drawn: Option<bool>,
     /// Who may take the request.
     pub endpoints: Vec<Candidate>,
+    /// How one of them is chosen, where more decides it than the algorithm.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub balancing: Vec<String>,
     /// How they are guarded: circuit breaker, outlier detection, limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<String>,
@@ -166,7 +169,7 @@ pub struct Access {
 }
 
 /// One endpoint that may take the request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
     /// Where it listens.
@@ -180,6 +183,12 @@ pub struct Candidate {
     /// The versions it belongs to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<String>,
+    /// Its weight, where that is not 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Its share of what the destination gets, in percent, while nothing is wrong with any; none where all have the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
 }
 
 /// What is tried again.

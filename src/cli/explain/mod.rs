@@ -5,6 +5,7 @@
 
 mod access;
 pub mod answer;
+mod balancing;
 pub mod cluster;
 mod defaults;
 pub mod explanation;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::Uri;
 use leno_core::authorize::Claims;
 use leno_core::names::{Identity, Name, WorkloadId};
-use leno_core::request::Caller;
+use leno_core::request::{Caller, RequestHead};
 use serde::Serialize;
 
 /// The address of a caller of whom nobody said where it is.
@@ -122,6 +122,18 @@ impl Question {
     /// Namespace of who sends it.
     pub fn namespace(&self) -> &str {
         self.from.as_ref().map_or("default", |from| &from.namespace)
+    }
+
+    /// Its head; `caller` is [`Question::caller`].
+    pub fn head<'h>(&'h self, caller: &'h Caller) -> RequestHead<'h> {
+        RequestHead {
+            method: &self.method,
+            path: &self.path,
+            query: &self.query,
+            authority: &self.authority,
+            headers: &self.headers,
+            caller,
+        }
     }
 
     /// Who sends it, as a decision sees it.

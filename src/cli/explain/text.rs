@@ -123,9 +123,8 @@ fn judged_words(judged: &Judged) -> String {
 }
 
 fn destination_lines(label: &str, destination: &Destination, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Destination { percent, name, drawn, endpoints, guards, answer } = destination;
-    let percent = format!("{percent:.2}");
-    let percent = percent.trim_end_matches('0').trim_end_matches('.');
+    let Destination { percent, name, drawn, endpoints, balancing, guards, answer } = destination;
+    let percent = percent_words(*percent);
     let drawn = if *drawn == Some(true) { "  <- drawn" } else { "" };
     write!(f, "{label:<14}{percent:>6} %  {name}")?;
     match answer {
@@ -138,7 +137,7 @@ fn destination_lines(label: &str, destination: &Destination, f: &mut fmt::Format
     if let Some(more @ 1..) = endpoints.len().checked_sub(ENDPOINTS_MAX) {
         writeln!(f, "{:<25}and {more} more", "")?;
     }
-    guards.iter().try_for_each(|guard| writeln!(f, "{:<25}{guard}", ""))
+    balancing.iter().chain(guards).try_for_each(|guard| writeln!(f, "{:<25}{guard}", ""))
 }
 
 fn candidate_words(candidate: &Candidate) -> String {
@@ -150,5 +149,16 @@ fn candidate_words(candidate: &Candidate) -> String {
     if !candidate.versions.is_empty() {
         words.push_str(&format!(" ({})", candidate.versions.join(", ")));
     }
+    let weight = candidate.weight.map(|weight| format!("weight {weight}"));
+    let share = candidate.percent.map(|percent| format!("{} %", percent_words(percent)));
+    let more: Vec<_> = weight.into_iter().chain(share).collect();
+    if !more.is_empty() {
+        words.push_str(&format!(", {}", more.join(", ")));
+    }
     words
+}
+
+fn percent_words(percent: f64) -> String {
+    let words = format!("{percent:.2}");
+    words.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -16,6 +16,7 @@ pub const ENTRIES_MAX: usize = 64;
 const INBOUND_PORTS: &str = "leno.dev/exclude-inbound-ports";
 const OUTBOUND_PORTS: &str = "leno.dev/exclude-outbound-ports";
 const OUTBOUND_CIDRS: &str = "leno.dev/exclude-outbound-cidrs";
+const WEIGHT: &str = "leno.dev/weight";
 
 /// How a pod's sidecar is set up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,6 +119,8 @@ impl Settings {
         const PORTS: &str = "at most 64 ports from 1 to 65535 separated by commas, such as 5432,6379";
         read.list(&mut self.exclude_inbound_ports, INBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;
         read.list(&mut self.exclude_outbound_ports, OUTBOUND_PORTS, PORTS, |text| number(text, 1, u16::MAX))?;
+        // Not the sidecar's: the share of requests that the pod gets. A slip is told here, where the pod is made.
+        read.set(&mut None, WEIGHT, "a whole number from 0 to 1000 (pods without it have 100)", |text| number(text, 0, 1000))?;
         const NETS: &str = "at most 64 networks separated by commas, such as 10.0.0.0/8,2001:db8::/32,192.0.2.7";
         read.list(&mut self.exclude_outbound_cidrs, OUTBOUND_CIDRS, NETS, network)?;
         Ok(self)

@@ -315,6 +315,10 @@ impl Headers for Head<'_> {
         let wanted = |field: &&Field| field.name.of(self.bytes).eq_ignore_ascii_case(name.as_bytes());
         join(self.fields().iter().filter(wanted).map(|field| self.value(field)))
     }
+
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.fields().iter().for_each(|field| visit(field.name.of(self.bytes), self.value(field)));
+    }
 }
 
 /// Reads one field line (RFC 9112 section 5).

@@ -38,6 +38,10 @@ impl Headers for Fields<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         join(self.0.get_all(name).into_iter().map(HeaderValue::as_bytes))
     }
+
+    fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        self.0.iter().for_each(|(name, value)| visit(name.as_str().as_bytes(), value.as_bytes()));
+    }
 }
 
 /// Brings the authority to its place, `:authority` (RFC 9113 section 8.3.1): `Host` says it where that is missing, and

@@ -273,3 +273,64 @@ endpoints:
     translator.apply(Change::Delete(key(Kind::Pod, "payment-1")));
     assert_eq!(lines(translator.endpoints(&id)), ["10.0.0.2:8080  "]);
 }
+
+#[test]
+fn an_endpoint_has_the_weight_that_its_pod_says() {
+    let mut translator = translator(&[PAYMENT, VERSIONS, SLICE, PODS]);
+    let weights = |translator: &Translator| -> Vec<u16> {
+        translator.endpoints(&endpoints_id("payment", 80)).unwrap().endpoints.iter().map(|it| it.weight.get()).collect()
+    };
+    let resolved = |translator: &Translator| {
+        let report = translator.report(&key(Kind::MeshService, "payment")).unwrap();
+        (report.conditions[1].reason, report.conditions[1].message.clone())
+    };
+    assert_eq!(weights(&translator), [100, 100]);
+    let weighted =
+        |weight: &str| PODS.replace("name: payment-1,", &format!("name: payment-1, annotations: {{leno.dev/weight: '{weight}'}},"));
+    let touched = apply(&mut translator, &weighted("30"));
+    assert!(touched.endpoints.contains(&endpoints_id("payment", 80)));
+    assert_eq!(weights(&translator), [30, 100]);
+    let touched = apply(&mut translator, &weighted("many"));
+    assert!(touched.reports.contains(&key(Kind::MeshService, "payment")));
+    assert_eq!(weights(&translator), [100, 100]);
+    let (reason, message) = resolved(&translator);
+    assert_eq!(reason, "InvalidWeight");
+    assert!(message.contains("of pod payment-1 is no whole number from 0 to 1000"), "{message}");
+    apply(&mut translator, &weighted("0"));
+    assert_eq!((weights(&translator), resolved(&translator).0), (vec![0, 100], "ResolvedRefs"));
+}
+
+#[test]
+fn zones_travel_with_endpoints_that_are_chosen_by_them_and_each_workload_knows_its_own() {
+    let zoned = "
+kind: EndpointSlice
+metadata: {name: payment-x, namespace: shop, labels: {kubernetes.io/service-name: payment}}
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: payment-1}, nodeName: node-a, zone: a}
+- {addresses: [10.0.0.2], targetRef: {kind: Pod, name: payment-2}, nodeName: node-b, zone: b}
+";
+    let web = |more: &str| {
+        format!("\nkind: Pod\nmetadata: {{name: web, namespace: front, labels: {{app: web{more}}}}}\nspec: {{nodeName: node-b}}\n")
+    };
+    let mut translator = translator(&[PAYMENT, zoned, PODS, &web("")]);
+    let zones = |translator: &Translator| -> Vec<Option<String>> {
+        let endpoints = translator.endpoints(&endpoints_id("payment", 80)).unwrap().endpoints;
+        endpoints.iter().map(|it| it.zone.as_ref().map(ToString::to_string)).collect()
+    };
+    let own = |translator: &Translator, id: &WorkloadId| translator.workload(id).unwrap().zone.map(|zone| zone.to_string());
+    let web_id = WorkloadId::new("front", "web");
+    assert_eq!(zones(&translator), [None, None], "nobody asks for them");
+    assert_eq!(own(&translator, &workload_id("payment-1")).as_deref(), Some("a"), "a slice says it of the pod");
+    assert_eq!(own(&translator, &web_id).as_deref(), Some("b"), "a slice says it of the pod's node");
+    let prefers = "\nkind: MeshService\nmetadata: {name: payment, namespace: shop}\nspec: {loadBalancer: {locality: PreferZone}}\n";
+    assert!(apply(&mut translator, prefers).endpoints.contains(&endpoints_id("payment", 80)));
+    assert_eq!(zones(&translator), [Some("a".into()), Some("b".into())]);
+    let touched = apply(&mut translator, &zoned.replace("zone: b", "zone: c"));
+    assert!(touched.workloads.contains(&web_id) && touched.workloads.contains(&workload_id("payment-2")), "{touched:?}");
+    assert_eq!((own(&translator, &web_id).as_deref(), own(&translator, &workload_id("payment-2")).as_deref()), (Some("c"), Some("c")));
+    apply(&mut translator, &web(", topology.kubernetes.io/zone: d"));
+    assert_eq!(own(&translator, &web_id).as_deref(), Some("d"), "the pod's own label comes first");
+    translator.apply(Change::Delete(key(Kind::EndpointSlice, "payment-x")));
+    assert_eq!(own(&translator, &workload_id("payment-1")), None);
+}

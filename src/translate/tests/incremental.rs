@@ -198,15 +198,17 @@ fn service() -> impl Strategy<Value = Step> {
 }
 
 fn slice() -> impl Strategy<Value = Step> {
-    let endpoint = (select(&["10.0.0.1", "10.0.0.2", "fd00::a", "fd00::b"][..]), prop::option::of(select(&PODS[..])), any::<[bool; 3]>());
-    let endpoint = endpoint.prop_map(|(address, pod, [ready, serving, terminating])| k8s::Endpoint {
+    let pod = prop::option::of(select(&PODS[..]));
+    let address = select(&["10.0.0.1", "10.0.0.2", "fd00::a", "fd00::b"][..]);
+    let endpoint = (address, pod, any::<[bool; 3]>(), place(&["n1", "n2"]), place(&["z1", "z2"]));
+    let endpoint = endpoint.prop_map(|(address, pod, [ready, serving, terminating], node, zone)| k8s::Endpoint {
         address: address.parse().unwrap(),
         ready,
         serving,
         terminating,
         pod: pod.map(Name::from),
-        node: None,
-        zone: None,
+        node,
+        zone,
     });
     let port =
         (select(&["http", "tcp", ""][..]), prop::option::of(select(&[80_u16, 8080][..]))).prop_map(|(name, port)| k8s::EndpointPort {
@@ -230,10 +232,17 @@ fn slice() -> impl Strategy<Value = Step> {
         })
 }
 
+/// The name of a node or zone, or none.
+fn place(names: &'static [&'static str]) -> impl Strategy<Value = Option<Box<str>>> {
+    prop::option::of(select(names).prop_map(Box::from))
+}
+
 fn pod() -> impl Strategy<Value = Step> {
-    let annotations = subsequence(vec![("leno.dev/injected", ""), ("leno.dev/exclude-inbound-ports", "80")], 0..3);
-    (namespace(), select(&PODS[..]), labels(), annotations, select(&["default", "pay"][..])).prop_map(
-        |(namespace, name, labels, annotations, account)| {
+    let said =
+        vec![("leno.dev/injected", ""), ("leno.dev/exclude-inbound-ports", "80"), ("leno.dev/weight", "7"), ("leno.dev/weight", "x")];
+    let annotations = subsequence(said, 0..4);
+    (namespace(), select(&PODS[..]), labels(), annotations, select(&["default", "pay"][..]), place(&["n1", "n2"])).prop_map(
+        |(namespace, name, labels, annotations, account, node)| {
             let pod = k8s::Pod {
                 namespace: namespace.into(),
                 name: name.into(),
@@ -245,6 +254,7 @@ fn pod() -> impl Strategy<Value = Step> {
                 phase: k8s::Phase::Running,
                 deleting: false,
                 host_network: false,
+                node,
                 service_account: account.into(),
                 ports: Box::default(),
             };
@@ -269,9 +279,11 @@ fn mesh() -> impl Strategy<Value = Step> {
         select(&["", "{name: v1, labels: {version: v1}}", "{name: v1, labels: {app: a}}, {name: v2, labels: {version: v2}}"][..]);
     let ports = select(&["", "{port: 80, protocol: GRPC}", "{port: 82, protocol: TCP}"][..]);
     let guards = select(&["", ", healthCheck: {http: {path: /}}", ", healthCheck: {tcp: {}}", ", adaptiveConcurrency: {}"][..]);
-    let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports, guards);
-    let good = good.prop_map(|(service, hosts, versions, ports, guards)| {
-        (format!("service: {service}, hosts: [{}], versions: [{versions}], ports: [{ports}]{guards}", hosts.join(", ")), true)
+    let balancer = select(&["", "locality: PreferZone", "algorithm: PeakEwma, slowStart: 5s"][..]);
+    let good = (select(&SERVICES[..]), subsequence(HOSTS.to_vec(), 0..2), versions, ports, guards, balancer);
+    let good = good.prop_map(|(service, hosts, versions, ports, guards, balancer)| {
+        let (hosts, balancer) = (hosts.join(", "), format!("loadBalancer: {{{balancer}}}"));
+        (format!("service: {service}, hosts: [{hosts}], versions: [{versions}], ports: [{ports}], {balancer}{guards}"), true)
     });
     let hosts = subsequence(HOSTS.to_vec(), 0..2);
     let ports = subsequence(vec!["80", "81", "82"], 1..3);

@@ -38,7 +38,8 @@ spec: {ports: [{port: 80, protocol: GRPC}], loadBalancer: {algorithm: RoundRobin
 ",
     );
     let service = service(&translator, "payment");
-    assert_eq!((service.ports[0].protocol, service.balancer), (Protocol::Grpc, Algorithm::RoundRobin));
+    let balancing = translator.endpoints(&endpoints_id("payment", 80)).unwrap().balancing.unwrap();
+    assert_eq!((service.ports[0].protocol, &balancing.algorithm), (Protocol::Grpc, &Algorithm::RoundRobin));
     assert_eq!(service.hosts, ["pay.example.com".into()]);
 }
 

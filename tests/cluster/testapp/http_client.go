@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +27,7 @@ type requestFlags struct {
 	headers headers
 	http2   bool
 	newConn bool
+	cookies bool
 	timeout time.Duration
 }
 
@@ -34,6 +37,7 @@ func (f *requestFlags) register(flags *flag.FlagSet) {
 	flags.Var(&f.headers, "H", "name:value, may be repeated")
 	flags.BoolVar(&f.http2, "h2", false, "HTTP/2 with prior knowledge")
 	flags.BoolVar(&f.newConn, "new-conn", false, "a new connection for each request")
+	flags.BoolVar(&f.cookies, "cookies", false, "keep the cookies of answers and send them back")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "of one request")
 }
 
@@ -41,7 +45,13 @@ func (f *requestFlags) client(connections int) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!f.http2)
 	protocols.SetUnencryptedHTTP2(f.http2)
+	var jar http.CookieJar
+	if f.cookies {
+		// Without options nothing can fail.
+		jar, _ = cookiejar.New(nil)
+	}
 	return &http.Client{
+		Jar:           jar,
 		Timeout:       f.timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
@@ -94,6 +104,7 @@ type counts struct {
 	P99       float64        `json:"p99ms"`
 	Max       float64        `json:"maxms"`
 	Errors    []string       `json:"errors"`
+	Cookies   []string       `json:"cookies,omitempty"`
 
 	mutex     sync.Mutex
 	latencies []time.Duration
@@ -170,7 +181,21 @@ func runGet(args []string) error {
 	if *printBody {
 		return nil
 	}
+	counts.Cookies = kept(client, request.url)
 	return counts.print()
+}
+
+// kept gives the cookies that client sends to address, as NAME=VALUE.
+func kept(client *http.Client, address string) []string {
+	at, err := url.Parse(address)
+	if err != nil || client.Jar == nil {
+		return nil
+	}
+	var cookies []string
+	for _, cookie := range client.Jar.Cookies(at) {
+		cookies = append(cookies, cookie.Name+"="+cookie.Value)
+	}
+	return cookies
 }
 
 func runHTTPWait(args []string) error {

@@ -28,7 +28,7 @@ var commands = map[string]command{
 	"tcp-server-first": {"[-port 7000] [-version v1]: sends a banner, then echoes lines", runTCPServer},
 	"issuer":           {"[-port 8080]: signs JSON Web Tokens, good and bad ones, and shows its keys", runIssuer},
 	"webhook":          {"[-port 8443] [-tls DIR]: an admission webhook that annotates pods", runWebhook},
-	"get":              {"URL [-n 1] [-H k:v] [-method M] [-body B] [-h2] [-new-conn] [-print]: one after another", runGet},
+	"get":              {"URL [-n 1] [-H k:v] [-method M] [-body B] [-h2] [-new-conn] [-cookies] [-print]: one after another", runGet},
 	"load":             {"URL [-rate 100] [-duration D | -n N | -stdin] [-c 64] [-H k:v] [-method M] [-h2] [-mark M]: steady open-loop load", runLoad},
 	"dial":             {"HOST:PORT,… [-send TEXT]… [-timeout D] [-tls [-alpn P,…] [-pem FILE]]: what a connection meets", runDial},
 	"http-wait":        {"URL [-status 200] [-for 60s]: until the status is seen", runHTTPWait},

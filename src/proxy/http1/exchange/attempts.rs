@@ -25,7 +25,6 @@ use crate::concurrency;
 use crate::connection::Side;
 use crate::dial::{DialError, dial_within, may_use};
 use crate::drain::Draining;
-use crate::filters::Filtered;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
 use crate::retry::{Ended, per_try, report_of};
@@ -286,7 +285,8 @@ impl Exchange<'_> {
     async fn send(&mut self, io: Io, reused: bool, address: SocketAddr) -> Result<Arrived, Broken> {
         let (client, context) = (&self.connection.io, &self.connection.context);
         let is_from_app = matches!(self.connection.side, Side::Inbound { .. });
-        let changes = self.target.filtered().and_then(Filtered::response);
+        let changes = self.target.response_changes();
+        let changes = changes.as_deref();
         let rules = Rules { asked: self.asked, is_from_app, keep_alive: self.request.keep_alive, draining: &context.draining, changes };
         let read = {
             let response = pin!(read_response(&io, client, rules, &context.buffers));

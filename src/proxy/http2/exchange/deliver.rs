@@ -36,8 +36,8 @@ impl Exchange {
         let has_length = parts.headers.contains_key(CONTENT_LENGTH);
         self.outcome.reason = undelivered.map(|why| why.refusal().reason());
         head::strip(&mut parts.headers);
-        if let Some(changes) = self.target.filtered().and_then(Filtered::response) {
-            head::change(&mut parts.headers, changes);
+        if let Some(changes) = self.target.response_changes() {
+            head::change(&mut parts.headers, &changes);
         }
         self.up.settle();
         let patience = Patience { who: self.client.who(), lease, limit: self.client.context.settings.stall_timeout };

@@ -127,7 +127,7 @@ impl Trace {
 pub(crate) fn testing() -> Box<Trace> {
     let (spans, _nobody) = mpsc::channel(1);
     let tracer = Tracer { propagation: Propagation::default(), share: Percentage::NONE, spans, counts: Arc::default() };
-    Arc::new(tracer).begin(&Vec::new(), [1, 2, 3])
+    Arc::new(tracer).begin(&Vec::<(String, String)>::new(), [1, 2, 3])
 }
 
 #[cfg(test)]

@@ -143,11 +143,11 @@ fn what_a_client_makes_is_cut() {
 fn traces_that_are_not_kept_cost_no_span_and_a_full_queue_drops() {
     let destination = somewhere("v1");
     let (unwanted, mut none) = tracer(Percentage::NONE, 8);
-    unwanted.begin(&Vec::new(), [1, 2, 3]).finish(&record(&destination, 200));
+    unwanted.begin(&Vec::<(String, String)>::new(), [1, 2, 3]).finish(&record(&destination, 200));
     assert!(none.try_recv().is_err());
     let (wanted, mut queue) = tracer(Percentage::ALL, 8);
     for draw in 0..20 {
-        wanted.begin(&Vec::new(), [1, 2, draw]).finish(&record(&destination, 200));
+        wanted.begin(&Vec::<(String, String)>::new(), [1, 2, draw]).finish(&record(&destination, 200));
     }
     assert_eq!(std::iter::from_fn(|| queue.try_recv().ok()).count(), 8);
     assert_eq!(wanted.counts().all()[3], ("overflow", 12));
@@ -190,7 +190,7 @@ async fn exported(spans: usize, answers: &[Result<u64, Failure>]) -> (Told, [(&'
     let exporter = tokio::spawn(Exporter { collector: told.clone(), resource: resource(), counts: Arc::clone(&counts) }.run(queue));
     let destination = somewhere("v1");
     for draw in 0..spans as u64 {
-        tracer.begin(&Vec::new(), [1, 2, draw]).finish(&record(&destination, 200));
+        tracer.begin(&Vec::<(String, String)>::new(), [1, 2, draw]).finish(&record(&destination, 200));
     }
     // The clock is paused: this is as long as everything takes.
     sleep(Duration::from_secs(3600)).await;
@@ -233,7 +233,7 @@ async fn what_is_left_is_sent_at_the_end_and_a_collector_that_is_down_holds_up_n
     let counts = Arc::clone(tracer.counts());
     let exporter = tokio::spawn(Exporter { collector: told.clone(), resource: resource(), counts: Arc::clone(&counts) }.run(queue));
     let began = Instant::now();
-    tracer.begin(&Vec::new(), [1, 2, 3]).finish(&record(&somewhere("v1"), 200));
+    tracer.begin(&Vec::<(String, String)>::new(), [1, 2, 3]).finish(&record(&somewhere("v1"), 200));
     drop(tracer);
     exporter.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());

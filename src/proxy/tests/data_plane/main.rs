@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod authorization;
+mod balancing;
 mod bodies;
 mod concurrency;
 mod explicit;
@@ -18,6 +19,7 @@ mod opaque;
 mod rate_limits;
 mod resilience;
 mod retries;
+mod sessions;
 mod slow;
 #[expect(dead_code, reason = "what only tests of what leaves the cluster use")]
 mod support;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use leno_core::balance::Algorithm;
+use leno_core::balance::{Algorithm, Balancing};
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId, Origination};
 use leno_core::names::{Name, ServiceId, WorkloadId};
 use leno_core::resilience::Resilience;
@@ -30,6 +30,7 @@ pub(crate) const PORT: u16 = 80;
 struct World {
     services: HashMap<ServiceId, Arc<Service>>,
     endpoints: HashMap<EndpointsId, Arc<Endpoints>>,
+    balancing: Arc<Balancing>,
 }
 
 /// A worker, and what it is told.
@@ -117,9 +118,22 @@ impl Mesh {
 
     pub(crate) fn set_service(&self, protocol: Protocol, balancer: Algorithm, routes: RouteTable) {
         let ports = vec![ServicePort { port: PORT, protocol }];
-        let service = Arc::new(Service { ports, balancer, routes, ..Service::new(payment()) });
+        let service = Arc::new(Service { ports, routes, ..Service::new(payment()) });
         self.world.lock().unwrap().services.insert(payment(), Arc::clone(&service));
         self.tell(Update::Service(payment(), Some(service)));
+        self.set_balancing(Balancing { algorithm: balancer, ..Balancing::default() });
+    }
+
+    /// Endpoints are chosen like this from now on.
+    pub(crate) fn set_balancing(&self, balancing: Balancing) {
+        let known = {
+            let mut world = self.world.lock().unwrap();
+            world.balancing = Arc::new(balancing);
+            world.endpoints.get(&EndpointsId::new(payment(), PORT)).map(|endpoints| Endpoints::clone(endpoints))
+        };
+        if let Some(endpoints) = known {
+            self.set_all(endpoints);
+        }
     }
 
     /// The service is something outside, where the proxy begins TLS.
@@ -157,8 +171,14 @@ impl Mesh {
         self.set_all(Endpoints { endpoints, resilience, ..Endpoints::new(EndpointsId::new(payment(), PORT)) });
     }
 
+    /// Endpoints of which more is known, guarded.
+    pub(crate) fn set_guarded_these(&self, endpoints: Vec<Endpoint>, resilience: Option<Arc<Resilience>>) {
+        self.set_all(Endpoints { endpoints, resilience, ..Endpoints::new(EndpointsId::new(payment(), PORT)) });
+    }
+
     pub(crate) fn set_all(&self, endpoints: Endpoints) {
-        let (id, endpoints) = (endpoints.id.clone(), Arc::new(endpoints));
+        let balancing = Some(Arc::clone(&self.world.lock().unwrap().balancing));
+        let (id, endpoints) = (endpoints.id.clone(), Arc::new(Endpoints { balancing, ..endpoints }));
         self.world.lock().unwrap().endpoints.insert(id.clone(), Arc::clone(&endpoints));
         self.tell(Update::Endpoints(id, Some(endpoints)));
     }

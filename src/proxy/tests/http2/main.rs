@@ -4,6 +4,7 @@
 
 mod abuse;
 mod authorization;
+mod balancing;
 mod concurrency;
 mod drain;
 mod failures;
