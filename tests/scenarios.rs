@@ -150,6 +150,7 @@ fn object(document: Value) -> Result<Object> {
         "Service" => Object::Service(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
         "EndpointSlice" => Object::EndpointSlice(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
         "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
+        "ReferenceGrant" => Object::ReferenceGrant(serde_yaml::from_value::<api::k8s::Watched<_>>(document)?.object),
         "MeshService" => Object::MeshService(serde_yaml::from_value(document)?),
         "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(document)?),
         "SecurityPolicy" => Object::SecurityPolicy(serde_yaml::from_value(document)?),

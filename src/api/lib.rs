@@ -1,7 +1,7 @@
 //! Leno's API: what people write, and the parts of Kubernetes' own objects that the mesh reads.
 //!
 //! [`MeshService`], [`TrafficPolicy`] and [`SecurityPolicy`] are custom resources; `crds/` is generated from them ([`crds`]). [`Workload`] exists
-//! only in folders of manifests. [`k8s`] holds trimmed forms of Service, EndpointSlice and Pod.
+//! only in folders of manifests. [`k8s`] holds trimmed forms of Service, EndpointSlice, Pod and the Gateway API's ReferenceGrant.
 //!
 //! Decoding is lenient, so that no odd object stops a list; [`check()`] is strict, for people's files: it holds an object
 //! against the very schema that the API server enforces.

@@ -9,16 +9,21 @@ use crate::rules;
 /// copy, the request itself is neither slowed nor failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::ONE_MIRROR, &rules::PORT_WITH_SERVICE])))]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::ONE_MIRROR, &rules::PORT_WITH_SERVICE, &rules::NAMESPACE_WITH_SERVICE])))]
 pub struct Mirror {
     /// A version of the target, as its MeshService names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
-    /// Another Service of the same namespace; its own routes are not looked at.
+    /// Another service: a Service, or what a MeshService of this name registers outside the cluster. Its own routes are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_NAME])))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::OTHER_SERVICE])))]
     pub service: Option<String>,
+    /// Namespace of the other service. Another namespace than the policy's must allow it by a ReferenceGrant, as for
+    /// destinations; until then no copies are sent there. Default: the policy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::NAMESPACE_NAME])))]
+    pub namespace: Option<String>,
     /// Port of the other service. Default: the port the request was for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
@@ -31,7 +36,7 @@ pub struct Mirror {
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self { version: None, service: None, port: None, percentage: percentage_default() }
+        Self { version: None, service: None, namespace: None, port: None, percentage: percentage_default() }
     }
 }
 

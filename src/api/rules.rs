@@ -47,6 +47,17 @@ pub const SERVICE_NAME: Rule = Rule {
     test: Test::Pattern(DNS_LABEL),
 };
 
+/// Name of another service.
+pub const OTHER_SERVICE: Rule = Rule {
+    message: "write the name of a service, without domain: lower-case letters, digits and -, such as ledger; its namespace, where that \
+              is another one, goes to namespace",
+    test: Test::Pattern(DNS_LABEL),
+};
+
+/// Name of a namespace.
+pub const NAMESPACE_NAME: Rule =
+    Rule { message: "write a namespace's name in lower-case letters, digits and -, such as shop", test: Test::Pattern(DNS_LABEL) };
+
 /// Name of a MeshService or Service that a policy is for.
 pub const TARGET_NAME: Rule = Rule {
     message: "write the name of a MeshService or Service of this namespace: lower-case letters, digits, - and ., such as payment",
@@ -272,6 +283,14 @@ pub const PORT_WITH_SERVICE: Rule = Rule {
     test: Test::Cel("!has(self.port) || has(self.service)", |value| value.get("port").is_none() || value.get("service").is_some()),
 };
 
+/// A namespace belongs to a service.
+pub const NAMESPACE_WITH_SERVICE: Rule = Rule {
+    message: "leave namespace out, or name a service: versions are those of the policy's target",
+    test: Test::Cel("!has(self.namespace) || has(self.service)", |value| {
+        value.get("namespace").is_none() || value.get("service").is_some()
+    }),
+};
+
 /// What a SecurityPolicy is for.
 pub const TARGET_OR_SELECTOR: Rule = Rule {
     message: "write targetRef (a service), or selector (pods by their labels), or neither (the whole namespace), but not both",
@@ -411,6 +430,9 @@ const ALL: &[&Rule] = &[
     &ONE_MIRROR,
     &RATE_KEY,
     &PORT_WITH_SERVICE,
+    &OTHER_SERVICE,
+    &NAMESPACE_NAME,
+    &NAMESPACE_WITH_SERVICE,
     &TARGET_OR_SELECTOR,
     &SAYS_SOMETHING,
     &EGRESS_WITHOUT_TARGET,

@@ -243,16 +243,22 @@ pub struct QueryMatch {
 /// Where requests go: exactly one of `version` and `service`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::ONE_DESTINATION, &rules::PORT_WITH_SERVICE])))]
+#[schemars(extend("x-kubernetes-validations" = rules::list(&[&rules::ONE_DESTINATION, &rules::PORT_WITH_SERVICE, &rules::NAMESPACE_WITH_SERVICE])))]
 pub struct Destination {
     /// A version of the target, as its MeshService names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
-    /// Another Service of the same namespace; its own routes are not looked at.
+    /// Another service: a Service, or what a MeshService of this name registers outside the cluster. Its own routes are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::SERVICE_NAME])))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::OTHER_SERVICE])))]
     pub service: Option<String>,
+    /// Namespace of the other service. Another namespace than the policy's must allow it by a ReferenceGrant
+    /// (gateway.networking.k8s.io) from TrafficPolicy of leno.dev to Service, or to MeshService of leno.dev; until then these
+    /// requests are answered 500. Default: the policy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::list(&[&rules::NAMESPACE_NAME])))]
+    pub namespace: Option<String>,
     /// Port of the other service. Default: the port the request was for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
@@ -265,7 +271,7 @@ pub struct Destination {
 
 impl Default for Destination {
     fn default() -> Self {
-        Self { version: None, service: None, port: None, weight: weight_default() }
+        Self { version: None, service: None, namespace: None, port: None, weight: weight_default() }
     }
 }
 

@@ -9,6 +9,7 @@ use leno_core::endpoints::EndpointsId;
 use leno_core::names::Name;
 
 use crate::backing::{Local, Slice};
+use crate::grant::Grant;
 use crate::member::Member;
 use crate::mesh::Mesh;
 use crate::namespace::{InForce, Namespace};
@@ -30,6 +31,10 @@ pub(crate) struct Effects {
     pub(crate) zones_gone: Vec<(Name, Name)>,
     /// As an endpoint says them that is there now.
     pub(crate) zones_come: Vec<(Name, Name)>,
+    /// Services of the namespace that differ for policies of other namespaces which name them.
+    pub(crate) named: BTreeSet<Name>,
+    /// Whether policies of other namespaces may name others of its services than before.
+    pub(crate) granted: bool,
 }
 
 impl Namespace {
@@ -67,9 +72,23 @@ impl Namespace {
         // A policy for a MeshService of this name, which is not there, is told of the Service.
         self.touch_policies_of(&TargetRef::MeshService(name.clone()), effects);
         for policy in self.policies_naming.get(name).into_iter().flatten() {
-            effects.touched.reports.insert(self.key(Kind::TrafficPolicy, policy));
-            let target = self.policies.get(policy).and_then(Tracked::value).and_then(|policy| self.service_of(&policy.target));
-            effects.touched.services.extend(target.map(|target| self.service_id(&target)));
+            self.touch_policy(policy, &mut effects.touched);
+        }
+        effects.named.insert(name.clone());
+    }
+
+    /// Touches the policy called `policy`, one of whose destinations may be another one, and the service it is for.
+    pub(crate) fn touch_policy(&self, policy: &Name, touched: &mut Touched) {
+        touched.reports.insert(self.key(Kind::TrafficPolicy, policy));
+        let target = self.policies.get(policy).and_then(Tracked::value).and_then(|policy| self.service_of(&policy.target));
+        touched.services.extend(target.map(|target| self.service_id(&target)));
+    }
+
+    /// A ReferenceGrant came, changed or went. One that says nothing about policies is none.
+    pub(crate) fn put_grant(&mut self, name: &Name, new: Option<Grant>, effects: &mut Effects) {
+        if self.grants.get(name) != new.as_ref() {
+            effects.granted = true;
+            replace(&mut self.grants, name, new);
         }
     }
 
@@ -171,6 +190,9 @@ impl Namespace {
             effects.hosts.extend(mesh.hosts.iter().cloned());
         }
         let services: BTreeSet<Name> = [&before, &after].into_iter().flatten().map(|mesh| mesh.service.clone()).collect();
+        if self.grants_meshes() {
+            effects.named.extend(services.iter().cloned());
+        }
         let snapshots = self.snapshots(&services, effects);
         let outside =
             |mesh: &Option<Arc<Mesh>>| mesh.as_ref().and_then(|mesh| Some(mesh.outside.as_ref()?.service(&self.name, name, lookups)));

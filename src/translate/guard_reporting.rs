@@ -5,6 +5,7 @@ use leno_core::authorize::Action;
 use leno_core::names::{Name, ServiceId};
 use leno_core::workload::Egress;
 
+use crate::fields;
 use crate::namespace::Namespace;
 use crate::report::{Report, reason};
 use crate::reporting::{fails, holds, invalid, summary, unusable};
@@ -58,7 +59,7 @@ impl Namespace {
             Some(Egress::RegisteredOnly) => " Outside the cluster they reach only what a MeshService registers.",
             Some(Egress::Allow) | None => "",
         };
-        format!("In force for {scope}.{effect}{outside}")
+        format!("In force for {scope}.{effect}{outside}{}", fields::sentence(&security.fields))
     }
 
     /// What `security` names and is not there.

@@ -7,14 +7,17 @@
 //! Reading order: [`object`], [`translator`], then inside: `namespace` (what is stored), `changing` (what a change touches),
 //! `model`, `serving` and `resolve` (the model), `reporting`; `guard` and what begins with it
 //! does the same for SecurityPolicies. `mesh`, `policy`, `security`, `service`,
-//! `outside`, `member` and `backing` read single objects.
+//! `outside`, `grant`, `member` and `backing` read single objects.
 
 mod age;
 mod backing;
 mod balancing;
 mod changing;
 pub mod defaults;
+mod elsewhere;
+mod fields;
 mod filters;
+mod grant;
 mod guard;
 mod guard_changing;
 mod guard_reporting;

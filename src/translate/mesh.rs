@@ -13,6 +13,7 @@ use leno_core::resilience::Resilience;
 use leno_core::service::Protocol;
 
 use crate::balancing;
+use crate::fields;
 use crate::outside::{self, Outside};
 use crate::resilience;
 
@@ -35,6 +36,8 @@ pub(crate) struct Mesh {
     pub(crate) concurrency: Option<AdaptiveConcurrency>,
     /// What it is, where that is outside the cluster: then `service` is its own name.
     pub(crate) outside: Option<Outside>,
+    /// The fields that it writes, in words.
+    pub(crate) fields: Name,
 }
 
 /// A named subset of the endpoints.
@@ -122,6 +125,7 @@ fn mesh(object: &api::MeshService, outside: Option<Outside>) -> Mesh {
         balancing: None,
         resilience: None,
         concurrency: None,
+        fields: fields::said(&serde_json::to_value(spec).unwrap_or_default()),
     }
 }
 

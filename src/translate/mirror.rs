@@ -3,7 +3,7 @@
 use leno_api::mirror as spec;
 use leno_core::percentage::Percentage;
 
-use crate::policy::{Destination, Reader};
+use crate::policy::{Destination, Named, Reader};
 
 /// Who else gets copies of a route's requests, as the policy spells it.
 pub(crate) type Mirror = (Destination, Percentage);
@@ -18,7 +18,13 @@ impl Reader {
     fn mirror(&mut self, path: &str, spec: &spec::Mirror) -> Option<Mirror> {
         let percentage = Percentage::from_percent(spec.percentage);
         let percentage = percentage.map_err(|error| self.problem(&format!("{path}.percentage"), &format!("{error}."))).ok()?;
-        let target = self.target(path, spec.version.as_deref(), spec.service.as_deref(), spec.port)?;
+        let named = Named {
+            version: spec.version.as_deref(),
+            service: spec.service.as_deref(),
+            namespace: spec.namespace.as_deref(),
+            port: spec.port,
+        };
+        let target = self.target(path, named)?;
         Some((target, percentage))
     }
 }

@@ -9,6 +9,7 @@ use leno_core::service::Protocol;
 use leno_core::workload::{InboundPort, Workload};
 
 use crate::backing::{Local, Pod};
+use crate::grant::Namespaces;
 use crate::guard::{Guards, KeySets, Lead};
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
@@ -16,8 +17,8 @@ use crate::service::Port;
 use crate::zones::Nodes;
 
 impl Namespace {
-    /// The service called `name`, if it is in the mesh.
-    pub(crate) fn service(&self, name: &str) -> Option<core::Service> {
+    /// The service called `name`, if it is in the mesh. `all` are the namespaces to which its routes may lead.
+    pub(crate) fn service(&self, name: &str, all: &Namespaces) -> Option<core::Service> {
         let service = self.mesh_service(name)?;
         let is_outside = self.is_outside(name);
         let mesh = self.mesh_in_force(name).map(|(_, mesh)| mesh);
@@ -29,7 +30,7 @@ impl Namespace {
             vips: if is_outside { Vec::new() } else { service.vips.to_vec() },
             hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(),
             ports: ports.collect(),
-            routes: self.routes(service, mesh),
+            routes: self.routes(service, mesh, all),
             outside: is_outside,
         })
     }

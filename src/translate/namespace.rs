@@ -1,5 +1,5 @@
-//! One namespace: its objects, and the indexes by which a change finds what it touches. Nothing a Service, a MeshService or a
-//! policy says reaches over the border of its namespace; only addresses and hosts do, and those the translator keeps.
+//! One namespace: its objects, and the indexes by which a change finds what it touches. Over the border of a namespace reach only
+//! addresses and hosts, and the services of others that its policies name: those the translator keeps.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use leno_core::names::{Identity, Name, ServiceId, WorkloadId};
 
 use crate::backing::{Local, Pod, Slice};
 use crate::defaults::Defaults;
+use crate::grant::Grant;
 use crate::member::{Accounts, Member, SaidWeight, SharedNames, WEIGHT, excluded_ports};
 use crate::mesh::Mesh;
 use crate::object::{Kind, ObjectKey};
@@ -36,6 +37,8 @@ pub(crate) struct Namespace {
     pub(crate) locals: BTreeMap<Name, Local>,
     pub(crate) meshes: BTreeMap<Name, Tracked<Mesh>>,
     pub(crate) policies: BTreeMap<Name, Tracked<Policy>>,
+    /// What policies of other namespaces may name here.
+    pub(crate) grants: BTreeMap<Name, Grant>,
     /// The identities of pods and workloads.
     pub(super) accounts: Accounts,
     /// The names of nodes and zones.
@@ -49,7 +52,7 @@ pub(crate) struct Namespace {
     pub(super) policies_for: BTreeMap<TargetRef, BTreeSet<Name>>,
     /// Index: good SecurityPolicies by the service that they are for.
     pub(super) securities_for: BTreeMap<TargetRef, BTreeSet<Name>>,
-    /// Index: good policies by the other services they name.
+    /// Index: good policies by the other services of this namespace that they name.
     pub(super) policies_naming: BTreeMap<Name, BTreeSet<Name>>,
 }
 
@@ -77,6 +80,7 @@ impl Namespace {
             locals: BTreeMap::new(),
             meshes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            grants: BTreeMap::new(),
             slice_services: HashMap::new(),
             meshes_for: BTreeMap::new(),
             policies_for: BTreeMap::new(),
@@ -94,6 +98,7 @@ impl Namespace {
             && self.locals.is_empty()
             && self.meshes.is_empty()
             && self.policies.is_empty()
+            && self.grants.is_empty()
             && self.securities.is_empty()
     }
 
@@ -104,6 +109,7 @@ impl Namespace {
             Kind::EndpointSlice => self.slice_services.keys().cloned().collect(),
             Kind::Pod => self.pods.iter().filter(|(_, pod)| pod.member.is_some()).map(|(name, _)| name.clone()).collect(),
             Kind::MeshService => self.meshes.keys().cloned().collect(),
+            Kind::ReferenceGrant => self.grants.keys().cloned().collect(),
             Kind::TrafficPolicy => self.policies.keys().cloned().collect(),
             Kind::SecurityPolicy => self.securities.keys().cloned().collect(),
             Kind::Workload => self.locals.keys().cloned().collect(),
@@ -217,12 +223,16 @@ impl Namespace {
 
     /// The MeshService that holds for `service`: the oldest; of something outside, the one that registers it.
     pub(crate) fn mesh_in_force(&self, service: &str) -> Option<(Name, Arc<Mesh>)> {
+        oldest(&self.meshes, self.meshes_of(service))
+    }
+
+    /// The good MeshServices of which one holds for `service`: of something outside, those that register it.
+    pub(crate) fn meshes_of(&self, service: &str) -> impl Iterator<Item = &Name> {
         let is_outside = self.is_outside(service);
-        let of_its_kind = |name: &&Name| {
+        self.meshes_for(service).filter(move |name| {
             let mesh = self.meshes.get(*name).and_then(Tracked::value);
             mesh.is_some_and(|mesh| mesh.outside.is_some() == is_outside)
-        };
-        oldest(&self.meshes, self.meshes_for(service).filter(of_its_kind))
+        })
     }
 
     /// The TrafficPolicy that holds for `service`: the oldest.

@@ -16,6 +16,8 @@ pub enum Object {
     Pod(api::k8s::Pod),
     /// leno.dev/v1alpha1 MeshService.
     MeshService(Box<api::MeshService>),
+    /// gateway.networking.k8s.io ReferenceGrant, v1 or v1beta1.
+    ReferenceGrant(api::k8s::ReferenceGrant),
     /// leno.dev/v1alpha1 TrafficPolicy.
     TrafficPolicy(api::TrafficPolicy),
     /// leno.dev/v1alpha1 SecurityPolicy.
@@ -35,6 +37,8 @@ pub enum Kind {
     Pod,
     /// leno.dev/v1alpha1 MeshService.
     MeshService,
+    /// gateway.networking.k8s.io ReferenceGrant.
+    ReferenceGrant,
     /// leno.dev/v1alpha1 TrafficPolicy.
     TrafficPolicy,
     /// leno.dev/v1alpha1 SecurityPolicy.
@@ -75,8 +79,16 @@ pub enum Change {
 
 impl Kind {
     /// Every kind, in an order that builds a model with the fewest repeated touches.
-    pub const ALL: [Self; 7] =
-        [Self::Service, Self::MeshService, Self::TrafficPolicy, Self::SecurityPolicy, Self::EndpointSlice, Self::Pod, Self::Workload];
+    pub const ALL: [Self; 8] = [
+        Self::Service,
+        Self::MeshService,
+        Self::ReferenceGrant,
+        Self::TrafficPolicy,
+        Self::SecurityPolicy,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::Workload,
+    ];
 }
 
 impl Object {
@@ -86,6 +98,7 @@ impl Object {
             Self::Service(it) => ObjectKey::new(Kind::Service, it.namespace.clone(), it.name.clone()),
             Self::EndpointSlice(it) => ObjectKey::new(Kind::EndpointSlice, it.namespace.clone(), it.name.clone()),
             Self::Pod(it) => ObjectKey::new(Kind::Pod, it.namespace.clone(), it.name.clone()),
+            Self::ReferenceGrant(it) => ObjectKey::new(Kind::ReferenceGrant, it.namespace.clone(), it.name.clone()),
             Self::MeshService(it) => of_metadata(Kind::MeshService, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
             Self::TrafficPolicy(it) => of_metadata(Kind::TrafficPolicy, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
             Self::SecurityPolicy(it) => of_metadata(Kind::SecurityPolicy, it.metadata.namespace.as_deref(), it.metadata.name.as_deref()),
@@ -115,6 +128,7 @@ impl fmt::Display for Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::MeshService => "MeshService",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::SecurityPolicy => "SecurityPolicy",
             Self::Workload => "Workload",

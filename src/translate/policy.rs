@@ -8,11 +8,12 @@ use leno_api as api;
 use leno_api::traffic_policy as spec;
 use leno_core::filters::Filters;
 use leno_core::matching::{FieldMatch, Match, PathMatch, Pattern, ValueMatch};
-use leno_core::names::Name;
+use leno_core::names::{Name, ServiceId};
 use leno_core::rate_limit::RateLimit;
 use leno_core::retry::Retry;
 use leno_core::weight::Weight;
 
+use crate::fields;
 use crate::filters;
 use crate::mirror::Mirror;
 
@@ -27,6 +28,8 @@ pub(crate) struct Policy {
     pub(crate) retry: Option<Arc<Retry>>,
     /// Its routes, in list order.
     pub(crate) routes: Vec<Route>,
+    /// The fields that it writes, in words.
+    pub(crate) fields: Name,
 }
 
 /// What a policy is for, as it spells it. It is in the policy's namespace.
@@ -57,25 +60,45 @@ pub(crate) struct Route {
 pub(crate) enum Destination {
     /// A version of the target.
     Version(Name),
-    /// Another service of the namespace.
-    Service(Name, Option<u16>),
+    /// Another service.
+    Service(Other),
+}
+
+/// Another service, as the policy spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Other {
+    /// Its namespace, where that is not the policy's.
+    pub(crate) namespace: Option<Name>,
+    /// Its name.
+    pub(crate) name: Name,
+    /// Its port, where that is not the one the request was for.
+    pub(crate) port: Option<u16>,
 }
 
 impl Policy {
-    /// The other services that its destinations and mirrors name.
+    /// The other services of its namespace that its destinations and mirrors name.
     pub(crate) fn named_services(&self) -> impl Iterator<Item = &Name> {
+        self.others().filter(|other| other.namespace.is_none()).map(|other| &other.name)
+    }
+
+    /// The services of other namespaces that they name.
+    pub(crate) fn named_elsewhere(&self) -> impl Iterator<Item = ServiceId> {
+        self.others().filter_map(|other| Some(ServiceId::new(other.namespace.clone()?, other.name.clone())))
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Other> {
         let destinations = self.routes.iter().flat_map(|route| &route.destinations).map(|(destination, _)| destination);
         let mirrors = self.routes.iter().flat_map(|route| &route.mirrors).map(|(destination, _)| destination);
         destinations.chain(mirrors).filter_map(|destination| match destination {
-            Destination::Service(name, _) => Some(name),
+            Destination::Service(other) => Some(other),
             Destination::Version(_) => None,
         })
     }
 }
 
-/// Reads a TrafficPolicy; otherwise everything that is wrong with it.
-pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>> {
-    let mut reader = Reader::default();
+/// Reads a TrafficPolicy of `namespace`; otherwise everything that is wrong with it.
+pub(crate) fn read(spec: &api::TrafficPolicySpec, namespace: &Name) -> Result<Policy, Vec<String>> {
+    let mut reader = Reader { namespace: namespace.clone(), problems: Vec::new() };
     let target = &spec.target_ref;
     if target.name.is_empty() {
         reader.problem("spec.targetRef.name", "name the MeshService or Service that the policy is for.");
@@ -92,17 +115,20 @@ pub(crate) fn read(spec: &api::TrafficPolicySpec) -> Result<Policy, Vec<String>>
             );
         }
     }
+    let fields = fields::said(&serde_json::to_value(spec).unwrap_or_default());
     let name = target.name.as_str().into();
     let target = match target.kind {
         spec::TargetKind::MeshService => TargetRef::MeshService(name),
         spec::TargetKind::Service => TargetRef::Service(name),
     };
-    if reader.problems.is_empty() { Ok(Policy { target, timeout, retry, routes }) } else { Err(reader.problems) }
+    if reader.problems.is_empty() { Ok(Policy { target, timeout, retry, routes, fields }) } else { Err(reader.problems) }
 }
 
 /// Reads on after a problem, so that a person learns all of them at once.
 #[derive(Default)]
 pub(crate) struct Reader {
+    /// The policy's.
+    namespace: Name,
     problems: Vec<String>,
 }
 
@@ -200,22 +226,44 @@ impl Reader {
 
     fn destination(&mut self, path: &str, spec: &spec::Destination) -> Option<(Destination, Weight)> {
         let weight = Weight::new(spec.weight).map_err(|error| self.problem(&format!("{path}.weight"), &format!("{error}."))).ok()?;
-        self.target(path, spec.version.as_deref(), spec.service.as_deref(), spec.port).map(|target| (target, weight))
+        let named = Named {
+            version: spec.version.as_deref(),
+            service: spec.service.as_deref(),
+            namespace: spec.namespace.as_deref(),
+            port: spec.port,
+        };
+        self.target(path, named).map(|target| (target, weight))
     }
 
     /// What a destination or a mirror names.
-    pub(crate) fn target(&mut self, path: &str, version: Option<&str>, service: Option<&str>, port: Option<u16>) -> Option<Destination> {
-        match (version, service, port) {
-            (Some(version), None, None) => Some(Destination::Version(version.into())),
-            (None, Some(service), port) => Some(Destination::Service(service.into(), port)),
-            (Some(_), None, Some(_)) => {
+    pub(crate) fn target(&mut self, path: &str, named: Named<'_>) -> Option<Destination> {
+        match named {
+            Named { version: Some(version), service: None, namespace: None, port: None } => Some(Destination::Version(version.into())),
+            Named { version: None, service: Some(service), namespace, port } => {
+                let namespace = namespace.filter(|namespace| !namespace.is_empty() && **namespace != *self.namespace).map(Name::from);
+                Some(Destination::Service(Other { namespace, name: service.into(), port }))
+            }
+            Named { version: Some(_), service: None, port: Some(_), .. } => {
                 self.problem(&format!("{path}.port"), "a port goes with service; a version is reached at the port the request was for.");
                 None
             }
-            (_, _, _) => {
+            Named { version: Some(_), service: None, namespace: Some(_), .. } => {
+                self.problem(&format!("{path}.namespace"), "a namespace goes with service; versions are those of the policy's target.");
+                None
+            }
+            Named { .. } => {
                 self.problem(path, "write exactly one of version and service.");
                 None
             }
         }
     }
+}
+
+/// The fields by which a destination or a mirror says where to.
+#[derive(Clone, Copy)]
+pub(crate) struct Named<'s> {
+    pub(crate) version: Option<&'s str>,
+    pub(crate) service: Option<&'s str>,
+    pub(crate) namespace: Option<&'s str>,
+    pub(crate) port: Option<u16>,
 }

@@ -68,6 +68,8 @@ pub mod reason {
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// What a pod says of its share of requests is no weight.
     pub const INVALID_WEIGHT: &str = "InvalidWeight";
+    /// A service of another namespace that it names may not be named by it.
+    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
     /// No pod has the labels that it selects.
     pub const NOTHING_SELECTED: &str = "NothingSelected";
     /// The keys of an issuer of tokens have never been had.

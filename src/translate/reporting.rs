@@ -3,6 +3,8 @@
 use leno_api::status::{ACCEPTED, RESOLVED_REFS};
 use leno_core::names::{Name, ServiceId};
 
+use crate::fields;
+use crate::grant::Namespaces;
 use crate::member::WEIGHT;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
@@ -31,12 +33,15 @@ impl Namespace {
         let accepted = if object.problems.is_empty() {
             match &other {
                 _ if mesh.outside.is_some() && self.services.contains_key(name) => hidden(&id),
-                None if mesh.outside.is_some() => holds(ACCEPTED, reason::ACCEPTED, format!("In force: {id} is outside the cluster.")),
+                None if mesh.outside.is_some() => {
+                    let message = format!("In force: {id} is outside the cluster.{}", fields::sentence(&mesh.fields));
+                    holds(ACCEPTED, reason::ACCEPTED, message)
+                }
                 Some(other) => conflicted("MeshService", &self.name, other, &id),
                 None if self.mesh_service(&mesh.service).is_none() => {
                     holds(ACCEPTED, reason::ACCEPTED, format!("Good, and without effect while Service {id} is not in the mesh."))
                 }
-                None => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.")),
+                None => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.{}", fields::sentence(&mesh.fields))),
             }
         } else {
             invalid(object, other.is_none())
@@ -52,8 +57,8 @@ impl Namespace {
         Some(Report { generation: object.generation, service: Some(id), endpoints, versions, conditions: vec![accepted, resolved] })
     }
 
-    /// The report on the TrafficPolicy called `name`.
-    pub(crate) fn policy_report(&self, name: &str) -> Option<Report> {
+    /// The report on the TrafficPolicy called `name`. `all` are the namespaces in which its destinations may be.
+    pub(crate) fn policy_report(&self, name: &str, all: &Namespaces) -> Option<Report> {
         let (name, object) = self.policies.get_key_value(name)?;
         let Some(policy) = object.value() else { return Some(unusable(object)) };
         let target = self.target(&policy.target);
@@ -64,14 +69,14 @@ impl Namespace {
             (_, _) if !object.problems.is_empty() => invalid(object, target.is_ok() && other.is_none()),
             (Err(message), _) => fails(ACCEPTED, reason::TARGET_NOT_FOUND, message.clone()),
             (Ok(id), Some(other)) => conflicted("TrafficPolicy", &self.name, other, id),
-            (Ok(id), None) => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.")),
+            (Ok(id), None) => holds(ACCEPTED, reason::ACCEPTED, format!("In force for Service {id}.{}", fields::sentence(&policy.fields))),
         };
         let resolved = match &target {
             Err(message) => fails(RESOLVED_REFS, reason::TARGET_NOT_FOUND, message.clone()),
             Ok(id) => {
                 let mesh = self.mesh_in_force(&id.name).map(|(_, mesh)| mesh);
                 let service = self.mesh_service(&id.name);
-                let unresolved = service.map(|service| self.unresolved(policy, service, mesh.as_deref())).unwrap_or_default();
+                let unresolved = service.map(|service| self.unresolved(policy, service, mesh.as_deref(), all)).unwrap_or_default();
                 summary(&unresolved, "The target and all destinations exist.")
             }
         };

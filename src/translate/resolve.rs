@@ -1,13 +1,14 @@
 //! A policy's destinations, held against what exists.
 
 use leno_core::mirror::Mirror;
-use leno_core::names::{Name, ServiceId};
+use leno_core::names::ServiceId;
 use leno_core::route::{Destination, RouteTable, Rule, Target};
 
+use crate::grant::Namespaces;
 use crate::mesh::Mesh;
 use crate::namespace::Namespace;
 use crate::policy;
-use crate::policy::Policy;
+use crate::policy::{Other, Policy};
 use crate::report::reason;
 use crate::service::Service;
 
@@ -40,15 +41,15 @@ impl Role {
 }
 
 impl Namespace {
-    /// The routes of `service`: those of the policy in force, or none.
-    pub(crate) fn routes(&self, service: &Service, mesh: Option<&Mesh>) -> RouteTable {
+    /// The routes of `service`: those of the policy in force, or none. `all` are the namespaces in which its destinations may be.
+    pub(crate) fn routes(&self, service: &Service, mesh: Option<&Mesh>, all: &Namespaces) -> RouteTable {
         let Some((name, policy)) = self.policy_in_force(&service.id.name) else { return RouteTable::default() };
         let rules = policy.routes.iter().map(|route| Rule {
             name: route.name.clone(),
             matches: route.matches.clone(),
-            destinations: self.destinations(route, service, mesh),
+            destinations: self.destinations(route, service, mesh, all),
             timeout: route.timeout,
-            mirrors: self.mirrors(route, service, mesh),
+            mirrors: self.mirrors(route, service, mesh, all),
             filters: route.filters.clone(),
             idle_timeout: route.idle_timeout,
             retry: route.retry.clone(),
@@ -58,14 +59,14 @@ impl Namespace {
     }
 
     /// Every destination of `policy` that is not there for requests to `service`.
-    pub(crate) fn unresolved(&self, policy: &Policy, service: &Service, mesh: Option<&Mesh>) -> Vec<Unresolved> {
-        let all = policy.routes.iter().flat_map(|route| {
+    pub(crate) fn unresolved(&self, policy: &Policy, service: &Service, mesh: Option<&Mesh>, all: &Namespaces) -> Vec<Unresolved> {
+        let named = policy.routes.iter().flat_map(|route| {
             let destinations = route.destinations.iter().map(move |(destination, _)| (route, destination, Role::Destination));
             destinations.chain(route.mirrors.iter().map(move |(destination, _)| (route, destination, Role::Mirror)))
         });
-        let mut unresolved: Vec<Unresolved> = all
+        let mut unresolved: Vec<Unresolved> = named
             .filter_map(|(route, destination, role)| {
-                let problem = self.resolve(destination, service, mesh, role).1?;
+                let problem = self.resolve(destination, (service, mesh), role, all).1?;
                 Some(Unresolved { reason: problem.reason, message: format!("Route {}: {}", route.name, problem.message) })
             })
             .collect();
@@ -73,17 +74,17 @@ impl Namespace {
         unresolved
     }
 
-    fn destinations(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Destination> {
+    fn destinations(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>, all: &Namespaces) -> Vec<Destination> {
         let resolved = route.destinations.iter().map(|(destination, weight)| Destination {
-            target: self.resolve(destination, service, mesh, Role::Destination).0,
+            target: self.resolve(destination, (service, mesh), Role::Destination, all).0,
             weight: *weight,
         });
         resolved.collect()
     }
 
-    fn mirrors(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>) -> Vec<Mirror> {
+    fn mirrors(&self, route: &policy::Route, service: &Service, mesh: Option<&Mesh>, all: &Namespaces) -> Vec<Mirror> {
         let resolved = route.mirrors.iter().map(|(destination, percentage)| Mirror {
-            target: self.resolve(destination, service, mesh, Role::Mirror).0,
+            target: self.resolve(destination, (service, mesh), Role::Mirror, all).0,
             percentage: *percentage,
         });
         resolved.collect()
@@ -93,9 +94,9 @@ impl Namespace {
     fn resolve(
         &self,
         destination: &policy::Destination,
-        service: &Service,
-        mesh: Option<&Mesh>,
+        (service, mesh): (&Service, Option<&Mesh>),
         role: Role,
+        all: &Namespaces,
     ) -> (Target, Option<Unresolved>) {
         match destination {
             policy::Destination::Version(version) if mesh.is_some_and(|mesh| mesh.has_version(version)) => {
@@ -105,15 +106,22 @@ impl Namespace {
                 let problem = Unresolved { reason: reason::VERSION_NOT_FOUND, message: missing_version(version, service, mesh, role) };
                 (Target::Missing(format!("version {version}").into()), Some(problem))
             }
-            policy::Destination::Service(name, port) => self.resolve_service(name, *port, service, role),
+            policy::Destination::Service(other) => self.resolve_service(other, service, role, all),
         }
     }
 
-    fn resolve_service(&self, name: &Name, port: Option<u16>, service: &Service, role: Role) -> (Target, Option<Unresolved>) {
-        let id = ServiceId::new(self.name.clone(), name.clone());
-        let spelt = port.map_or_else(|| format!("service {name}"), |port| format!("service {name}:{port}"));
+    fn resolve_service(&self, other: &Other, service: &Service, role: Role, all: &Namespaces) -> (Target, Option<Unresolved>) {
+        let Other { namespace, name, port } = other;
+        let id = ServiceId::new(namespace.as_ref().unwrap_or(&self.name).clone(), name.clone());
+        let place = namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"));
+        let spelt = port.map_or_else(|| format!("service {place}{name}"), |port| format!("service {place}{name}:{port}"));
+        let home = namespace.as_ref().map_or(Some(self), |namespace| all.get(namespace));
+        if namespace.is_some() && !home.is_some_and(|home| home.permits(&self.name, name)) {
+            let missing = Target::Missing(format!("{spelt} that namespace {} may name", self.name).into());
+            return (missing, Some(not_permitted(&id, &self.name, role)));
+        }
         let missing = Target::Missing(spelt.into());
-        let Some(other) = self.found(name) else {
+        let Some(other) = home.and_then(|home| home.found(name)) else {
             let then = role.without_it();
             let message = format!("there is no Service {id}. Create it, or name another one. Until then {then}.");
             return (missing, Some(Unresolved { reason: reason::SERVICE_NOT_FOUND, message }));
@@ -125,7 +133,7 @@ impl Namespace {
         }
         let wanted: Vec<u16> = port.map_or_else(|| service.ports.iter().map(|port| port.number).collect(), |port| vec![port]);
         let lacking: Vec<u16> = wanted.iter().copied().filter(|number| other.port(*number).is_none()).collect();
-        let target = if lacking.len() == wanted.len() { missing } else { Target::Service { service: id, port } };
+        let target = if lacking.len() == wanted.len() { missing } else { Target::Service { service: id.clone(), port: *port } };
         if lacking.is_empty() {
             return (target, None);
         }
@@ -134,14 +142,22 @@ impl Namespace {
             Role::Destination => "requests for it are answered 500 or 503",
             Role::Mirror => role.without_it(),
         };
-        let message = format!(
-            "Service {}/{name} has no TCP port {} (it has {}). {hint}. Until then {then}.",
-            self.name,
-            listed(&lacking),
-            ports_of(other)
-        );
+        let message = format!("Service {id} has no TCP port {} (it has {}). {hint}. Until then {then}.", listed(&lacking), ports_of(other));
         (target, Some(Unresolved { reason: reason::PORT_NOT_FOUND, message }))
     }
+}
+
+/// That the namespace of `id` does not let policies of namespace `from` name it.
+fn not_permitted(id: &ServiceId, from: &str, role: Role) -> Unresolved {
+    let ServiceId { namespace, name } = id;
+    let message = format!(
+        "service {id} is in another namespace, which does not allow it. Create a ReferenceGrant (gateway.networking.k8s.io) in namespace \
+         {namespace} with spec.from [{{group: leno.dev, kind: TrafficPolicy, namespace: {from}}}] and spec.to [{{group: \"\", kind: \
+         Service, name: {name}}}], or [{{group: leno.dev, kind: MeshService, name: {name}}}] for something outside the cluster. Until \
+         then {}.",
+        role.without_it()
+    );
+    Unresolved { reason: reason::REF_NOT_PERMITTED, message }
 }
 
 fn missing_version(version: &str, service: &Service, mesh: Option<&Mesh>, role: Role) -> String {

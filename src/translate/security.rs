@@ -12,6 +12,7 @@ use leno_core::authorize::{Action, Mode, PathRule, Policy, Rule, Source};
 use leno_core::names::Name;
 use leno_core::workload::Egress;
 
+use crate::fields;
 use crate::jwks;
 use crate::policy::TargetRef;
 
@@ -28,6 +29,8 @@ pub(crate) struct Security {
     pub(crate) issuers: Vec<IssuerSpec>,
     /// Its rules, with their ports as written; `None` where it has no say in who may call.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// The fields that it writes, in words.
+    pub(crate) fields: Name,
 }
 
 /// What a SecurityPolicy is for.
@@ -99,9 +102,10 @@ pub(crate) fn read(spec: &api::SecurityPolicySpec, namespace: &Name, name: &str,
     let issuers = spec.jwt.iter().enumerate().filter_map(|(index, jwt)| reader.issuer(&format!("spec.jwt[{index}]"), jwt)).collect();
     let rules: Vec<Rule> =
         spec.authorization.iter().enumerate().map(|(index, rule)| reader.rule(&format!("spec.authorization[{index}]"), rule)).collect();
+    let fields = fields::said(&serde_json::to_value(spec).unwrap_or_default());
     let policy = Policy { name: format!("{namespace}/{name}").into(), action, rules };
     let policy = (!spec.authorization.is_empty()).then(|| Arc::new(policy));
-    if reader.problems.is_empty() { Ok(Security { scope, mode, egress, issuers, policy }) } else { Err(reader.problems) }
+    if reader.problems.is_empty() { Ok(Security { scope, mode, egress, issuers, policy, fields }) } else { Err(reader.problems) }
 }
 
 /// Reads on after a problem, so that a person learns all of them at once.

@@ -13,6 +13,8 @@ use leno_core::workload::Workload;
 use crate::age::Age;
 use crate::changing::Effects;
 use crate::defaults::Defaults;
+use crate::elsewhere::{Elsewhere, Which};
+use crate::grant::{Grant, Namespaces};
 use crate::guard::KeySets;
 use crate::mesh;
 use crate::namespace::Namespace;
@@ -31,11 +33,13 @@ use crate::zones::Nodes;
 #[derive(Debug)]
 pub struct Translator {
     defaults: Arc<Defaults>,
-    namespaces: BTreeMap<Name, Namespace>,
+    namespaces: Namespaces,
     /// Index: services by cluster IP. More than one only in files that are wrong; the first counts.
     vips: BTreeSet<Vip>,
     /// Index: good MeshServices, as (namespace, name), by the hosts they name.
     hosts: BTreeMap<Name, BTreeSet<(Name, Name)>>,
+    /// Index: what policies name in other namespaces.
+    elsewhere: Elsewhere,
     keys: KeySources,
     /// What the host names of what is outside mean.
     lookups: Lookups,
@@ -90,9 +94,10 @@ impl Translator {
     pub fn new(defaults: Defaults) -> Self {
         Self {
             defaults: Arc::new(defaults),
-            namespaces: BTreeMap::new(),
+            namespaces: Namespaces::new(),
             vips: BTreeSet::new(),
             hosts: BTreeMap::new(),
+            elsewhere: Elsewhere::default(),
             keys: KeySources::default(),
             lookups: Lookups::default(),
             outside: BTreeMap::new(),
@@ -141,7 +146,7 @@ impl Translator {
 
     /// The service, if it is in the mesh.
     pub fn service(&self, id: &ServiceId) -> Option<Service> {
-        self.namespaces.get(&id.namespace)?.service(&id.name)
+        self.namespaces.get(&id.namespace)?.service(&id.name, &self.namespaces)
     }
 
     /// The endpoints of one port of a service in the mesh.
@@ -293,20 +298,17 @@ impl Translator {
         let namespace = self.namespaces.get(&key.namespace)?;
         match key.kind {
             Kind::MeshService => namespace.mesh_report(&key.name, &self.taken_hosts(namespace, &key.name), &self.lookups),
-            Kind::TrafficPolicy => namespace.policy_report(&key.name),
+            Kind::TrafficPolicy => namespace.policy_report(&key.name, &self.namespaces),
             Kind::SecurityPolicy => namespace.security_report(&key.name, &self.keys),
-            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => None,
+            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::ReferenceGrant | Kind::Workload => None,
         }
     }
 
     /// Whether it holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty()
-            && self.nodes.is_empty()
-            && self.outside.is_empty()
-            && self.keys.is_empty()
-            && self.vips.is_empty()
-            && self.hosts.is_empty()
+        let Self { defaults: _, namespaces, nodes, vips, hosts, elsewhere, keys, lookups: _, outside, outside_ports: _ } = self;
+        let has_services = !namespaces.is_empty() || !vips.is_empty() || !hosts.is_empty() || !outside.is_empty();
+        !has_services && nodes.is_empty() && elsewhere.is_empty() && keys.is_empty()
     }
 
     /// Every MeshService, TrafficPolicy and SecurityPolicy, ordered: what there are reports on.
@@ -340,9 +342,10 @@ impl Translator {
                 let next = Tracked::next(namespace.meshes.get(name), age, it.metadata.generation, mesh::read(&it));
                 namespace.put_mesh(name, Some(next), lookups, &mut effects);
             }
+            Some(Object::ReferenceGrant(it)) => namespace.put_grant(name, Grant::read(&it), &mut effects),
             Some(Object::TrafficPolicy(it)) => {
                 let age = Age::made_at(it.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()));
-                let next = Tracked::next(namespace.policies.get(name), age, it.metadata.generation, policy::read(&it.spec));
+                let next = Tracked::next(namespace.policies.get(name), age, it.metadata.generation, policy::read(&it.spec, &shared));
                 namespace.put_policy(name, Some(next), &mut effects);
             }
             Some(Object::SecurityPolicy(it)) => {
@@ -357,6 +360,7 @@ impl Translator {
                 Kind::Pod => namespace.put_pod(name, None, &mut effects),
                 Kind::Workload => namespace.put_local(name, None, &mut effects),
                 Kind::MeshService => namespace.put_mesh(name, None, lookups, &mut effects),
+                Kind::ReferenceGrant => namespace.put_grant(name, None, &mut effects),
                 Kind::TrafficPolicy => namespace.put_policy(name, None, &mut effects),
                 Kind::SecurityPolicy => namespace.put_security(name, None, &mut effects),
             },
@@ -393,7 +397,7 @@ impl Translator {
                 let next = Tracked::unreadable(namespace.securities.get(&key.name), generation, error);
                 namespace.put_security(&key.name, Some(next), &mut effects);
             }
-            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => (),
+            Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::ReferenceGrant | Kind::Workload => (),
         }
         let after = Names::of(namespace, key);
         self.finish(key, before, after, effects)
@@ -401,7 +405,7 @@ impl Translator {
 
     /// Brings the indexes that reach over namespaces up to date, and touches what they lead to.
     fn finish(&mut self, key: &ObjectKey, before: Names, after: Names, effects: Effects) -> Touched {
-        let Effects { mut touched, hosts, zones_gone, zones_come } = effects;
+        let Effects { mut touched, hosts, zones_gone, zones_come, named, granted } = effects;
         if !zones_gone.is_empty() || !zones_come.is_empty() {
             for node in self.nodes.change(zones_gone, zones_come) {
                 touched.workloads.extend(self.namespaces.values().flat_map(|namespace| namespace.workloads_on(&node)));
@@ -432,9 +436,12 @@ impl Translator {
                 None => (),
             }
         }
+        self.elsewhere.replace(&claim, &before.elsewhere, after.elsewhere);
         if self.namespaces.get(&key.namespace).is_some_and(Namespace::is_empty) {
             self.namespaces.remove(&key.namespace);
         }
+        let which = if granted { Which::All } else { Which::These(named) };
+        self.elsewhere.touch(&self.namespaces, &key.namespace, &which, &mut touched);
         touched
     }
 
@@ -493,7 +500,7 @@ impl Namespace {
 }
 
 /// The namespace of `key`, which is there from now on.
-fn namespace_of<'a>(namespaces: &'a mut BTreeMap<Name, Namespace>, defaults: &Arc<Defaults>, key: &ObjectKey) -> &'a mut Namespace {
+fn namespace_of<'a>(namespaces: &'a mut Namespaces, defaults: &Arc<Defaults>, key: &ObjectKey) -> &'a mut Namespace {
     namespaces.entry(key.namespace.clone()).or_insert_with(|| Namespace::new(key.namespace.clone(), Arc::clone(defaults)))
 }
 
@@ -504,6 +511,8 @@ struct Names {
     hosts: Vec<Name>,
     /// Ports of something outside.
     ports: Vec<u16>,
+    /// Services of other namespaces.
+    elsewhere: Vec<ServiceId>,
 }
 
 impl Names {
@@ -522,9 +531,13 @@ impl Names {
                 let outside = namespace.outsides.get(&key.name);
                 let vips = outside.into_iter().flat_map(|it| it.vips.iter().map(|vip| (*vip, it.id.clone(), Kind::MeshService))).collect();
                 let ports = outside.into_iter().flat_map(|it| it.ports.iter().map(|port| port.number)).collect();
-                Self { vips, hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(), ports }
+                Self { vips, hosts: mesh.map(|mesh| mesh.hosts.clone()).unwrap_or_default(), ports, ..Self::default() }
             }
-            Kind::EndpointSlice | Kind::Pod | Kind::TrafficPolicy | Kind::SecurityPolicy | Kind::Workload => Self::default(),
+            Kind::TrafficPolicy => {
+                let policy = namespace.policies.get(&key.name).and_then(Tracked::value);
+                Self { elsewhere: policy.map(|policy| policy.named_elsewhere().collect()).unwrap_or_default(), ..Self::default() }
+            }
+            Kind::EndpointSlice | Kind::Pod | Kind::ReferenceGrant | Kind::SecurityPolicy | Kind::Workload => Self::default(),
         }
     }
 }

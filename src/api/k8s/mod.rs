@@ -9,11 +9,13 @@ mod endpoint_slice;
 mod labels;
 mod lenient;
 mod pod;
+mod reference_grant;
 mod service;
 mod watched;
 
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice};
 pub use labels::Labels;
 pub use pod::{ContainerPort, Owner, Phase, Pod};
+pub use reference_grant::{Grantee, ReferenceGrant, ReferenceGrantBeta, Referent};
 pub use service::{Service, ServicePort, TargetPort};
 pub use watched::Watched;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use kube::Resource;
 use kube::core::ObjectList;
-use leno_api::k8s::{ContainerPort, EndpointSlice, Phase, Pod, Service, TargetPort, Watched};
+use leno_api::k8s::{ContainerPort, EndpointSlice, Phase, Pod, ReferenceGrant, ReferenceGrantBeta, Service, TargetPort, Watched};
 use serde_json::{Value, json};
 
 fn ip(text: &str) -> IpAddr {
@@ -162,9 +162,34 @@ fn a_slice_whose_lists_are_null_is_empty() {
 }
 
 #[test]
+fn a_reference_grant_keeps_what_it_says_and_an_odd_one_allows_nothing() {
+    let grant = |value: Value| serde_json::from_value::<Watched<ReferenceGrant>>(value).unwrap().object;
+    let whole = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "shop", "namespace": "books"},
+        "spec": {
+            "from": [{"group": "leno.dev", "kind": "TrafficPolicy", "namespace": "shop"}],
+            "to": [{"group": "", "kind": "Service"}, {"group": "leno.dev", "kind": "MeshService", "name": "ledger"}],
+        },
+    });
+    let kept = grant(whole.clone());
+    let from: Vec<_> = kept.from.iter().map(|it| (&*it.group, &*it.kind, &*it.namespace)).collect();
+    let to: Vec<_> = kept.to.iter().map(|it| (&*it.group, &*it.kind, it.name.as_deref())).collect();
+    assert_eq!((&*kept.namespace, &*kept.name), ("books", "shop"));
+    assert_eq!(from, [("leno.dev", "TrafficPolicy", "shop")]);
+    assert_eq!(to, [("", "Service", None), ("leno.dev", "MeshService", Some("ledger"))]);
+    assert_eq!(serde_json::from_value::<Watched<ReferenceGrantBeta>>(whole).unwrap().object.0, kept);
+    for odd in [json!({"from": null, "to": null}), json!(null), json!({})] {
+        let kept = grant(json!({"metadata": {"name": "g", "namespace": "books"}, "spec": odd}));
+        assert!(kept.from.is_empty() && kept.to.is_empty());
+    }
+}
+
+#[test]
 fn watched_kinds_have_the_urls_of_kubernetes() {
     assert_eq!(Watched::<Pod>::url_path(&(), None), "/api/v1/pods");
     assert_eq!(Watched::<Service>::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/services");
+    assert_eq!(Watched::<ReferenceGrant>::url_path(&(), None), "/apis/gateway.networking.k8s.io/v1/referencegrants");
+    assert_eq!(Watched::<ReferenceGrantBeta>::url_path(&(), None), "/apis/gateway.networking.k8s.io/v1beta1/referencegrants");
     assert_eq!(Watched::<EndpointSlice>::url_path(&(), None), "/apis/discovery.k8s.io/v1/endpointslices");
 }
 

@@ -54,6 +54,13 @@ async fn read_all(client: &Client, question: &Question, translator: &mut Transla
     for kind in [Kind::Service, Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy] {
         list(client, kind, None, translator).await?;
     }
+    // Clusters may do without them, and serve them as v1 or as v1beta1.
+    for version in ["v1", "v1beta1"] {
+        let resource = resource_of(Kind::ReferenceGrant, ("gateway.networking.k8s.io", version, "referencegrants"));
+        if list_all(client, Kind::ReferenceGrant, &resource, None, translator).await? {
+            break;
+        }
+    }
     // Endpoints and pods are many: only those of the namespaces that the answer is about.
     let mut namespaces = namespaces(question, translator);
     for namespace in &namespaces {
@@ -78,28 +85,39 @@ fn namespaces(question: &Question, translator: &Translator) -> BTreeSet<Name> {
 }
 
 async fn list(client: &Client, kind: Kind, namespace: Option<&str>, translator: &mut Translator) -> anyhow::Result<()> {
-    let resource = resource(kind);
+    let is_known = list_all(client, kind, &resource(kind), namespace, translator).await?;
+    anyhow::ensure!(
+        is_known,
+        "the cluster does not know {kind}: install Leno (helm install), or its definitions (leno crds | kubectl apply -f -)"
+    );
+    Ok(())
+}
+
+/// Reads every object of `kind`. `false`: the cluster does not know it.
+async fn list_all(
+    client: &Client,
+    kind: Kind,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    translator: &mut Translator,
+) -> anyhow::Result<bool> {
     let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
     };
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = match api.list(&params).await {
             Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                anyhow::bail!(
-                    "the cluster does not know {kind}: install Leno (helm install), or its definitions (leno crds | kubectl apply -f -)"
-                )
-            }
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
             Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
         };
         for object in page.items {
-            translator.apply(change(kind, object, &resource)?);
+            translator.apply(change(kind, object, resource)?);
         }
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(true),
         }
     }
 }
@@ -122,14 +140,19 @@ fn change(kind: Kind, mut object: DynamicObject, resource: &ApiResource) -> anyh
 }
 
 fn resource(kind: Kind) -> ApiResource {
-    let (group, version, plural) = match kind {
+    let of_kind = match kind {
         Kind::Service => ("", "v1", "services"),
         Kind::Pod => ("", "v1", "pods"),
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "endpointslices"),
         Kind::MeshService => (leno_api::GROUP, leno_api::VERSION, "meshservices"),
+        Kind::ReferenceGrant => ("gateway.networking.k8s.io", "v1", "referencegrants"),
         Kind::TrafficPolicy => (leno_api::GROUP, leno_api::VERSION, "trafficpolicies"),
         Kind::SecurityPolicy => (leno_api::GROUP, leno_api::VERSION, "securitypolicies"),
         Kind::Workload => (leno_api::GROUP, leno_api::VERSION, "workloads"),
     };
+    resource_of(kind, of_kind)
+}
+
+fn resource_of(kind: Kind, (group, version, plural): (&str, &str, &str)) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind.to_string()), plural)
 }

@@ -143,7 +143,7 @@ impl Mesh {
                     end_later(Some(gateway.into_proxy()));
                 }
             }
-            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => {}
+            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::ReferenceGrant | Kind::TrafficPolicy | Kind::SecurityPolicy => {}
         }
     }
 
@@ -153,7 +153,9 @@ impl Mesh {
         let held: Vec<ObjectKey> = match kind {
             Kind::Workload => self.sidecars.keys().map(|id| key(&id.namespace, &id.name)).collect(),
             Kind::Service => self.gateways.keys().map(|id| key(&id.namespace, &id.name)).collect(),
-            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::TrafficPolicy | Kind::SecurityPolicy => Vec::new(),
+            Kind::EndpointSlice | Kind::Pod | Kind::MeshService | Kind::ReferenceGrant | Kind::TrafficPolicy | Kind::SecurityPolicy => {
+                Vec::new()
+            }
         };
         for key in held.iter().filter(|key| !listed.contains(key)) {
             self.remove(key);

@@ -45,9 +45,9 @@ const COMMANDS_MAX: usize = 1_024;
 const BATCH: usize = 128;
 
 /// What a cluster's proxies cannot be served without. SecurityPolicies say who may call; Pods say who answers at an endpoint: without them, a proxy would be told to
-/// speak plain text to a peer that can prove who it is.
-pub const REQUIRED_OF_CLUSTER: [Kind; 6] =
-    [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy];
+/// speak plain text to a peer that can prove who it is. Without ReferenceGrants, requests to other namespaces would be answered 500.
+pub const REQUIRED_OF_CLUSTER: [Kind; 7] =
+    [Kind::Service, Kind::EndpointSlice, Kind::Pod, Kind::MeshService, Kind::ReferenceGrant, Kind::TrafficPolicy, Kind::SecurityPolicy];
 
 /// Names one stream of one proxy; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -251,7 +251,7 @@ fn nothing_is_said_before_the_first_list_of_every_required_kind_is_in() {
     mesh.subscribe(0, endpoints_of("cart"));
     mesh.subscribe(0, Subject::Service(id("ghost")));
     mesh.index.apply([listed(Kind::Service, &[service("cart", 1)])], now());
-    for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
+    for kind in [Kind::MeshService, Kind::ReferenceGrant, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
         mesh.list(&[kind]);
         mesh.settle();
         assert_eq!(mesh.proxies[0].pieces.len(), 0, "{kind} is not the last list");

@@ -2,7 +2,8 @@
 //!
 //! A kind begins with the list of all its objects and goes on with their changes; a watch that breaks begins again. Objects of a list are
 //! handed on one by one as they come, so that a hundred thousand of them are never held beside what is made of them. A kind
-//! whose definition is not installed has no objects, which is said at once so that nobody waits for it.
+//! whose definition is not installed has no objects, which is said at once so that nobody waits for it; it is asked for again,
+//! so that it is there when it is installed later. ReferenceGrants are read in whichever version the cluster serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use leno_api as api;
 use leno_api::k8s::Watched;
-use leno_translate::Change;
+use leno_translate::{Change, Kind};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ pub async fn run(client: Client, events: Sender<SourceEvent>, metrics: Arc<Metri
             source.watch::<Watched<api::k8s::EndpointSlice>>(),
             source.watch::<Watched<api::k8s::Pod>>(),
             source.watch::<Lenient<api::MeshService>>(),
+            source.watch_grants(),
             source.watch::<Lenient<api::TrafficPolicy>>(),
             source.watch::<Lenient<api::SecurityPolicy>>(),
         )
@@ -57,11 +59,28 @@ impl Source {
         }
     }
 
+    /// Watches ReferenceGrants, which need not be installed, as v1 or as v1beta1.
+    async fn watch_grants(&self) {
+        for turn in 0.. {
+            let Err(Unsupported::Kind) = self.follow::<Watched<api::k8s::ReferenceGrant>>(Listing::Paged).await else { return };
+            // Both versions are asked for before nobody is granted anything: one may have come in the other's place.
+            if turn > 0 {
+                tracing::debug!("the cluster knows no ReferenceGrant: no policy may name services of other namespaces");
+                let none = self.send(SourceEvent::Listed(Kind::ReferenceGrant, Vec::new()));
+                if none.await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(WAIT_MAX).await;
+            }
+            let Err(Unsupported::Kind) = self.follow::<Watched<api::k8s::ReferenceGrantBeta>>(Listing::Paged).await else { return };
+        }
+    }
+
     async fn follow<W: Watchable>(&self, listing: Listing) -> Result<(), Unsupported> {
         let stream = watcher(Api::<W>::all(self.client.clone()), W::selection(listing.config()));
         match self.forward::<W, _>(stream, listing).await {
             Ok(()) | Err(Stop::Closed) => Ok(()),
-            Err(Stop::Unsupported) => Err(Unsupported::Streaming),
+            Err(Stop::Unsupported(what)) => Err(what),
         }
     }
 
@@ -112,10 +131,14 @@ impl Source {
     }
 
     async fn error<W: Watchable>(&self, error: &watcher::Error, listing: Listing) -> Result<(), Stop> {
-        self.metrics.source_restarted();
         let kind = W::kind(&());
-        match problem(error, listing) {
-            Problem::NoStreaming => return Err(Stop::Unsupported),
+        let problem = problem(error, listing);
+        if problem == Problem::Missing && W::IS_OPTIONAL {
+            return Err(Stop::Unsupported(Unsupported::Kind));
+        }
+        self.metrics.source_restarted();
+        match problem {
+            Problem::NoStreaming => return Err(Stop::Unsupported(Unsupported::Streaming)),
             Problem::Missing => {
                 tracing::warn!(%kind, "the cluster does not know this kind: install Leno's definitions (helm upgrade, or kubectl apply -f crds/)");
                 self.send(SourceEvent::Listing(W::KIND)).await?;
@@ -134,13 +157,18 @@ impl Source {
     }
 }
 
+/// What the cluster cannot do.
+#[derive(Debug)]
 enum Unsupported {
+    /// Lists that are streamed.
     Streaming,
+    /// The kind, in this version.
+    Kind,
 }
 
 enum Stop {
     Closed,
-    Unsupported,
+    Unsupported(Unsupported),
 }
 
 impl From<Closed> for Stop {
@@ -265,5 +293,58 @@ mod tests {
         let events = vec![Err(refused(404)), Ok(Event::Init), Ok(Event::InitApply(service("cart"))), Ok(Event::InitDone)];
         let expected = ["Service listing", "Service whole", "Service listing", "apply Service shop/cart", "Service whole"];
         assert_eq!(said(events).await, expected);
+    }
+
+    /// What an API server says to a list of ReferenceGrants, and what became of its definitions meanwhile.
+    #[derive(Default)]
+    struct Grants {
+        served: Option<&'static str>,
+        lists: Vec<String>,
+    }
+
+    /// An API server that serves ReferenceGrants in one version, or not at all, and no changes of them.
+    fn api_server(grants: Arc<std::sync::Mutex<Grants>>) -> Client {
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let mut grants = grants.lock().unwrap();
+            let path = request.uri().path().to_owned();
+            let version = path.split('/').nth(3).unwrap_or_default().to_owned();
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let served = grants.served == Some(&*version);
+            let (code, body) = match (served, is_watch) {
+                (true, false) => {
+                    grants.lists.push(version);
+                    let items = serde_json::json!([{"metadata": {"name": "g", "namespace": "books"}, "spec": {}}]);
+                    (200, serde_json::json!({"metadata": {"resourceVersion": "1"}, "items": items}))
+                }
+                // Its time is over at once: the definition may have gone meanwhile.
+                (true, true) => {
+                    (410, serde_json::json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": ""}))
+                }
+                (false, _) => {
+                    (404, serde_json::json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""}))
+                }
+            };
+            let response = http::Response::builder().status(code).body(kube::client::Body::from(body.to_string().into_bytes())).unwrap();
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reference_grants_are_found_in_whichever_version_is_installed_whenever_that_is() {
+        let grants = Arc::new(std::sync::Mutex::new(Grants::default()));
+        let (events, mut told) = mpsc::channel(1);
+        let source = Source { client: api_server(Arc::clone(&grants)), events, metrics: Arc::default() };
+        let watching = tokio::spawn(async move { source.watch_grants().await });
+        for (served, count) in [(None, 0), (Some("v1beta1"), 1), (Some("v1"), 1), (None, 0), (Some("v1"), 1)] {
+            grants.lock().unwrap().served = served;
+            loop {
+                let Some(SourceEvent::Listed(Kind::ReferenceGrant, objects)) = told.recv().await else { panic!("grants are listed") };
+                if objects.len() == count && grants.lock().unwrap().lists.last().map(String::as_str).filter(|_| count > 0) == served {
+                    break;
+                }
+            }
+        }
+        watching.abort();
     }
 }

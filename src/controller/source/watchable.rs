@@ -50,6 +50,9 @@ pub(super) trait Watchable:
     /// How its first list is fetched. Kubernetes' own kinds have objects in every cluster, and may have very many.
     const LISTING: Listing = Listing::Streamed;
 
+    /// Whether clusters may do without it: then its absence is nothing to tell anybody, and another version of it may be there.
+    const IS_OPTIONAL: bool = false;
+
     /// Which of its objects are asked for.
     fn selection(config: Config) -> Config {
         config
@@ -97,6 +100,26 @@ impl Watchable for Watched<api::k8s::Pod> {
 
     fn change(self) -> Change {
         Change::Apply(Object::Pod(self.object))
+    }
+}
+
+impl Watchable for Watched<api::k8s::ReferenceGrant> {
+    const KIND: Kind = Kind::ReferenceGrant;
+    const LISTING: Listing = Listing::Paged;
+    const IS_OPTIONAL: bool = true;
+
+    fn change(self) -> Change {
+        Change::Apply(Object::ReferenceGrant(self.object))
+    }
+}
+
+impl Watchable for Watched<api::k8s::ReferenceGrantBeta> {
+    const KIND: Kind = Kind::ReferenceGrant;
+    const LISTING: Listing = Listing::Paged;
+    const IS_OPTIONAL: bool = true;
+
+    fn change(self) -> Change {
+        Change::Apply(Object::ReferenceGrant(self.object.0))
     }
 }
 

@@ -92,7 +92,8 @@ impl Actual {
                     state.slices.insert(key, slice.endpoints.iter().map(|endpoint| endpoint.address).collect());
                 }
             }
-            Change::Apply(Object::Service(_) | Object::Pod(_) | Object::Workload(_)) | Change::Unreadable { .. } => (),
+            Change::Apply(Object::Service(_) | Object::Pod(_) | Object::ReferenceGrant(_) | Object::Workload(_))
+            | Change::Unreadable { .. } => (),
             Change::Delete(key) => state.forget(key),
         }
     }

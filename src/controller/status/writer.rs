@@ -92,7 +92,7 @@ impl Writer {
                 Kind::MeshService => Subject::MeshService,
                 Kind::TrafficPolicy => Subject::TrafficPolicy,
                 Kind::SecurityPolicy => Subject::SecurityPolicy,
-                Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => continue,
+                Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::ReferenceGrant | Kind::Workload => continue,
             };
             let Some((report, version)) = report else {
                 objects.remove(&key);
@@ -176,9 +176,13 @@ fn reports(translator: &Translator, keys: BTreeSet<ObjectKey>) -> Vec<(ObjectKey
 fn topic(key: &ObjectKey, report: &Report) -> Option<Topic> {
     match key.kind {
         Kind::SecurityPolicy => Some(Topic::of_policy(key)),
-        Kind::MeshService | Kind::TrafficPolicy | Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::Workload => {
-            report.service.clone().map(Topic::Service)
-        }
+        Kind::MeshService
+        | Kind::TrafficPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::Pod
+        | Kind::ReferenceGrant
+        | Kind::Workload => report.service.clone().map(Topic::Service),
     }
 }
 

@@ -85,7 +85,7 @@ impl Server {
     async fn list_cart(&self) {
         self.feed(listed(Kind::Service, &[service("cart", 1)])).await;
         self.feed(listed(Kind::EndpointSlice, &[slice("cart", &[7])])).await;
-        for kind in [Kind::MeshService, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
+        for kind in [Kind::MeshService, Kind::ReferenceGrant, Kind::TrafficPolicy, Kind::SecurityPolicy, Kind::Pod] {
             self.feed(listed(kind, &[])).await;
         }
         self.publisher.ready().wait_for(|ready| *ready).await.unwrap();

@@ -296,15 +296,55 @@ fn mesh() -> impl Strategy<Value = Step> {
 }
 
 fn policy() -> impl Strategy<Value = Step> {
-    let destination = select(&["{version: v1}", "{version: v2, weight: 3}", "{service: b}", "{service: c, port: 81}"][..]);
+    let destination = select(
+        &[
+            "{version: v1}",
+            "{version: v2, weight: 3}",
+            "{service: b}",
+            "{service: c, port: 81}",
+            "{service: a, namespace: ops}",
+            "{service: b, namespace: shop}",
+            "{service: m, namespace: ops, port: 81}",
+        ][..],
+    );
+    let mirrors = select(&["", "", "{service: a, namespace: shop}"][..]);
     let good = (
         select(&["{name: a}", "{name: m}", "{kind: Service, name: a}", "{kind: Service, name: b}"][..]),
         prop::collection::vec(destination, 0..3),
+        mirrors,
     );
-    let good =
-        good.prop_map(|(target, to)| (format!("targetRef: {target}, routes: [{{name: r, destinations: [{}]}}]", to.join(", ")), true));
+    let good = good.prop_map(|(target, to, mirrors)| {
+        (format!("targetRef: {target}, routes: [{{name: r, destinations: [{}], mirror: [{mirrors}]}}]", to.join(", ")), true)
+    });
     let bad = Just(("targetRef: {name: a}, timeout: soon".to_owned(), false));
     own("TrafficPolicy", prop_oneof![5 => good, 1 => bad])
+}
+
+fn grant() -> impl Strategy<Value = Step> {
+    let from = subsequence(
+        vec![
+            "{group: leno.dev, kind: TrafficPolicy, namespace: shop}",
+            "{group: leno.dev, kind: TrafficPolicy, namespace: ops}",
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}",
+        ],
+        0..3,
+    );
+    let to = subsequence(
+        vec![
+            "{group: '', kind: Service}",
+            "{group: '', kind: Service, name: a}",
+            "{group: leno.dev, kind: MeshService}",
+            "{group: leno.dev, kind: MeshService, name: m}",
+            "{group: '', kind: Secret}",
+        ],
+        0..3,
+    );
+    (namespace(), select(&["g0", "g1"][..]), from, to).prop_map(|(namespace, name, from, to)| {
+        let (from, to) = (from.join(", "), to.join(", "));
+        let yaml =
+            format!("{{kind: ReferenceGrant, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{from: [{from}], to: [{to}]}}}}");
+        applied(change(serde_yaml::from_str::<Value>(&yaml).unwrap()), true)
+    })
 }
 
 fn security() -> impl Strategy<Value = Step> {
@@ -365,6 +405,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => pod(),
         4 => mesh(),
         4 => policy(),
+        3 => grant(),
         4 => security(),
         2 => workload(),
         1 => unreadable(),

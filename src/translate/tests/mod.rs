@@ -1,6 +1,7 @@
 //! Tests of the whole translation: objects as people write them in, model and reports out.
 
 mod endpoints;
+mod grants;
 mod guards;
 mod incremental;
 mod outside;
@@ -84,6 +85,7 @@ pub(crate) fn change(document: Value) -> Change {
         "Service" => Object::Service(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
         "EndpointSlice" => Object::EndpointSlice(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
         "Pod" => Object::Pod(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
+        "ReferenceGrant" => Object::ReferenceGrant(serde_yaml::from_value::<api::k8s::Watched<_>>(document).unwrap().object),
         "MeshService" => Object::MeshService(serde_yaml::from_value(with_version(document)).unwrap()),
         "TrafficPolicy" => Object::TrafficPolicy(serde_yaml::from_value(with_version(document)).unwrap()),
         "SecurityPolicy" => Object::SecurityPolicy(serde_yaml::from_value(with_version(document)).unwrap()),

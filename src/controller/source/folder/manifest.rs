@@ -101,6 +101,9 @@ pub fn decode(value: &Value) -> Option<Result<Object, (String, String)>> {
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             typed::<Watched<api::k8s::EndpointSlice>>(value).map(|it| Object::EndpointSlice(it.object))
         }
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
+            typed::<Watched<api::k8s::ReferenceGrant>>(value).map(|it| Object::ReferenceGrant(it.object))
+        }
         ("leno.dev/v1alpha1", "MeshService") => typed(value).map(Object::MeshService),
         ("leno.dev/v1alpha1", "TrafficPolicy") => typed(value).map(Object::TrafficPolicy),
         ("leno.dev/v1alpha1", "SecurityPolicy") => typed(value).map(Object::SecurityPolicy),
@@ -185,7 +188,7 @@ impl Reader {
         match decode(&value) {
             None => {
                 let message = format!(
-                    "{} {} is left out: the mesh reads Service, EndpointSlice, Pod, MeshService, TrafficPolicy, SecurityPolicy and Workload",
+                    "{} {} is left out: the mesh reads Service, EndpointSlice, Pod, ReferenceGrant, MeshService, TrafficPolicy, SecurityPolicy and Workload",
                     text(&value, "kind"),
                     text(&value["metadata"], "name")
                 );
