@@ -27,6 +27,9 @@ pub(super) fn of(decision: &Decision<'_>, request: &RequestHead<'_>, service: &S
     let asked = Asked { request, matched: decision.matched, service: &service.id, port, draws: RARE };
     let words = filters.explain(&asked).into_iter().map(|(name, does)| Filter { name: name.to_owned(), does });
     let filtered = filters.judge(&asked);
-    let answer = filtered.reply.map(|reply| format!("{}: {}", reply.status, reply.text.trim_end()));
+    let answer = filtered.reply.map(|reply| match reply.text.trim_end() {
+        "" => format!("{}, without a body ({})", reply.status, reply.reason),
+        text => format!("{}: {text}", reply.status),
+    });
     Explained { filters: words.collect(), path: filtered.path, answer }
 }

@@ -2,7 +2,7 @@
 
 use leno_core::mirror::Mirror;
 use leno_core::retry::{self, Reason};
-use leno_core::route::Rule;
+use leno_core::route::{Backend, Rule};
 
 use super::answer::Answer;
 use super::explanation::{Destination, Retry};
@@ -12,10 +12,11 @@ impl Answer<'_> {
     pub(super) fn mirrors(&self, mirrors: &[Mirror]) -> Vec<Destination> {
         let explained = mirrors.iter().map(|mirror| {
             let backend = mirror.target.backend(&self.service.id, self.port());
+            let why = if matches!(backend, Backend::Missing(_)) { "it does not exist" } else { "it has no endpoint that is ready" };
             let percent = f64::from(mirror.percentage.millionths()) / 10_000.0;
             let mut to = self.destination(backend, self.target_words(&mirror.target), percent, None);
             if to.answer.is_some() {
-                to.answer = Some("no copy is sent: there is no endpoint that is ready".to_owned());
+                to.answer = Some(format!("no copy is sent: {why}"));
             }
             to
         });

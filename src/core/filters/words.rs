@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cors::Cors;
 use crate::fault::{AbortStatus, Fault};
 
 use super::{Asked, FieldChanges, Filters, PathChange, Redirect, Rewrite};
@@ -19,7 +20,7 @@ impl Filters {
         words
     }
 
-    /// What becomes of one request: the same, with a redirect's place and the new target worked out.
+    /// What becomes of one request: the same, with the page that asks, a redirect's place and the new target worked out.
     pub fn explain(&self, asked: &Asked<'_>) -> Vec<(&'static str, String)> {
         let filtered = self.judge(asked);
         let target = |it: &Rewrite| {
@@ -30,6 +31,9 @@ impl Filters {
         };
         let mut words = self.words();
         for (name, text) in &mut words {
+            if let ("cors", Some(cors)) = (*name, &self.cors) {
+                text.push_str(&of_page(cors, asked));
+            }
             match (*name, &self.redirect, &self.rewrite) {
                 ("redirect", Some(redirect), _) => *text = format!("{} to {}", redirect.status, redirect.location(asked)),
                 ("rewrite", _, Some(rewrite)) => *text = target(rewrite),
@@ -38,6 +42,14 @@ impl Filters {
         }
         words
     }
+}
+
+/// Whether the page that sends this request may.
+fn of_page(cors: &Cors, asked: &Asked<'_>) -> String {
+    let Some(origin) = asked.request.headers.get("origin") else { return "; this request comes from no page".to_owned() };
+    let origin = String::from_utf8_lossy(&origin);
+    let may = if cors.allows(&origin) { "may" } else { "may not" };
+    format!("; this one, of {origin}, {may}")
 }
 
 impl fmt::Display for FieldChanges {
