@@ -6,6 +6,7 @@ mod authorization;
 mod balancing;
 mod bodies;
 mod concurrency;
+mod destinations;
 mod explicit;
 mod failures;
 mod filters;

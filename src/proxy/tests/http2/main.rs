@@ -6,6 +6,7 @@ mod abuse;
 mod authorization;
 mod balancing;
 mod concurrency;
+mod destinations;
 mod drain;
 mod failures;
 mod filters;
