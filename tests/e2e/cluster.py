@@ -31,6 +31,7 @@ KINDS = {
     "Lease": ("coordination.k8s.io/v1", "leases"),
     "MutatingWebhookConfiguration": ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations"),
     "CustomResourceDefinition": ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
+    "ReferenceGrant": ("gateway.networking.k8s.io/v1beta1", "referencegrants"),
     "MeshService": ("leno.dev/v1alpha1", "meshservices"),
     "TrafficPolicy": ("leno.dev/v1alpha1", "trafficpolicies"),
     "SecurityPolicy": ("leno.dev/v1alpha1", "securitypolicies"),

@@ -13,7 +13,7 @@ from cluster import Api, Namespace, kubectl, slug
 INJECTED = {"leno.dev/inject": "enabled"}
 LOGS = Path(os.environ.get("LENO_E2E_LOGS") or tempfile.mkdtemp(prefix="leno-e2e-logs-"))
 # Files whose tests disturb the others' traffic or end the mesh come last.
-LAST = ["test_renewal.py", "test_availability.py", "test_lifecycle.py"]
+LAST = ["test_renewal.py", "test_churn.py", "test_availability.py", "test_lifecycle.py"]
 
 
 def pytest_collection_modifyitems(items):

@@ -123,7 +123,7 @@ def test_grpc_is_told_permission_denied_and_tcp_is_closed(shop, policy):
 def test_grpc_methods_are_paths(shop, policy):
     policy(apps.security_policy("no-fail", {"paths": ["/leno.test.Echo/Fail"]}, target="payment", action="Deny"))
     counts = json.loads(shop.app("web", "grpc-client", "payment:9000", check=False))
-    assert counts["failed"] == 1 and counts["calls"] == 4, counts
+    assert counts["failed"] == 1 and counts["calls"] == 5, counts
     assert "fail: " in counts["errors"][0] and "PermissionDenied" in counts["errors"][0], counts
 
 

@@ -10,7 +10,7 @@ from load import Load
 
 REPLICAS = 3
 TOTAL_WANTED = 10_000
-GRPC_ROUNDS = 6_000  # of four calls each: more than a rolling update lasts
+GRPC_ROUNDS = 5_000  # of five calls each: more than a rolling update lasts
 requests_seen = []
 
 
@@ -64,7 +64,7 @@ def test_a_rolling_update_of_a_grpc_service(shop):
     shop.await_rollout("echo")
     assert calls.poll() is None, "the calls ended before the update did"
     counts = json.loads(calls.communicate(timeout=120)[0])
-    assert (counts["failed"], counts["calls"]) == (0, 4 * GRPC_ROUNDS), counts
+    assert (counts["failed"], counts["calls"]) == (0, 5 * GRPC_ROUNDS), counts
     assert len(counts["byPod"]) >= 3, "pods from before and after the update answered"
 
 

@@ -1,5 +1,7 @@
 """Routes change what they send on, hold it, or have the sidecar answer by itself."""
 
+import json
+
 import pytest
 
 import apps
@@ -59,3 +61,40 @@ def test_a_delay_holds_requests_and_counts_against_the_timeout(shop, policy):
     counts = shop.count("web", "get", "http://payment/slow", "-n", "5")
     assert counts["byStatus"] == {"200": 5} and counts["p50ms"] >= 300, counts
     assert shop.count("web", "get", "http://payment/late")["byStatus"] == {"504": 1}
+
+
+CORS = {
+    "allowOrigins": ["https://www.example.com", "https://*.shop.example.com"],
+    "allowMethods": ["GET", "PUT"],
+    "allowHeaders": ["content-type"],
+    "exposeHeaders": ["x-app-version"],
+    "maxAge": "10m",
+    "allowCredentials": True,
+}
+
+
+@pytest.mark.parametrize("http2", [[], ["-h2"]], ids=["HTTP/1.1", "HTTP/2"])
+def test_a_browser_is_told_which_pages_may_call(shop, policy, http2):
+    policy({**apps.route("pages", under("/api"), v1=1), "cors": CORS}, apps.route("others", v1=1))
+
+    def ask(origin, *more):
+        head = json.loads(shop.app("web", "get", "http://payment/api", "-head", "-H", f"origin: {origin}", *more, *http2))
+        return head["status"], {name.lower(): ", ".join(values) for name, values in head["headers"].items()}
+
+    # What a browser asks before a page of another origin may send a PUT with a body of JSON.
+    preflight = ["-method", "OPTIONS", "-H", "access-control-request-method: PUT", "-H", "access-control-request-headers: content-type"]
+    status, told = ask("https://a.shop.example.com", *preflight)
+    assert status == 200 and "x-app-version" not in told, "the sidecar answers, not the app"
+    assert told["access-control-allow-origin"] == "https://a.shop.example.com"
+    assert told["access-control-allow-credentials"] == "true" and told["access-control-max-age"] == "600"
+    assert "PUT" in told["access-control-allow-methods"] and "content-type" in told["access-control-allow-headers"]
+    status, told = ask("https://elsewhere.example", *preflight)
+    assert status == 403 and "access-control-allow-origin" not in told, "the browser sends nothing"
+
+    # The request itself: what the page may read of the answer.
+    status, told = ask("https://www.example.com")
+    assert status == 200 and told["x-app-version"] == "v1"
+    assert (told["access-control-allow-origin"], told["access-control-expose-headers"]) == ("https://www.example.com", "x-app-version")
+    assert "origin" in told["vary"].lower(), "no cache gives it to another page"
+    status, told = ask("https://elsewhere.example")
+    assert status == 200 and "access-control-allow-origin" not in told, "others are answered; it is the browser that keeps it from the page"

@@ -31,6 +31,9 @@ def APPS():
         apps.workload("Deployment", "silent", greeter),
         apps.service("silent", (7000, 7000)),
         apps.server("http", replicas=2),
+        # Go's server offers extended CONNECT, by which WebSockets run over HTTP/2, only where it is told to.
+        apps.workload("Deployment", "sockets", apps.container("server", env=[{"name": "GODEBUG", "value": "http2xconnect=1"}], readinessProbe=apps.HTTP_PROBE)),
+        apps.service("sockets"),
         apps.service("http", ipFamilyPolicy="PreferDualStack"),
         apps.workload("StatefulSet", "db", *one_of_a_set(), replicas=2, serviceName="db", podManagementPolicy="Parallel"),
         apps.service("db", (8080, 8080), clusterIP="None"),
@@ -75,6 +78,18 @@ def test_grpc_calls_of_one_connection_are_balanced_over_both_versions(shop):
 def test_a_grpc_stream_stays_open(shop):
     counts = shop.count("web", "grpc-client", "echo:9000", "-hold", "3s")
     assert counts["failed"] == 0 and counts["heldStreamMessages"] >= 20, counts
+
+
+def test_grpc_streams_pass_up_down_and_both_ways(shop):
+    counts = shop.count("web", "grpc-client", "echo:9000", "-n", "50")
+    assert (counts["failed"], counts["calls"]) == (0, 250), f"unary, an error, a stream down, one up, one both ways, each 50 times: {counts}"
+
+
+def test_websockets_over_http2_pass(shop):
+    shop.await_reply("web", "http://sockets/", "-h2")
+    assert shop.count("web", "ws-client", "http://sockets/ws", "-h2", "-n", "100") == {"messages": 100}
+    counted = lambda: shop.metric("web", "leno_requests_total", destination=f"{shop.name}/sockets", protocol="http2")
+    until("the sidecar carried the request and the socket, and counted both", lambda: counted() >= 2)
 
 
 def test_websockets_pass(shop):

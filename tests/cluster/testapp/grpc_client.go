@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -55,7 +56,7 @@ func runGRPCClient(args []string) error {
 	}
 
 	counts := grpcCounts{ByVersion: map[string]int{}, ByPod: map[string]int{}, Errors: []string{}}
-	calls := []func(context.Context, *grpc.ClientConn, *grpcCounts) error{callUnary, callFail, callServerStream, callBidiStream}
+	calls := []func(context.Context, *grpc.ClientConn, *grpcCounts) error{callUnary, callFail, callServerStream, callClientStream, callBidiStream}
 	if *flaky != "" {
 		*number = 0
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
@@ -136,6 +137,25 @@ func callServerStream(ctx context.Context, connection *grpc.ClientConn, _ *grpcC
 		if err := expectText(stream, fmt.Sprintf("s %d", i)); err != nil {
 			return fmt.Errorf("server stream: %w", err)
 		}
+	}
+	return expectEnd(stream)
+}
+
+func callClientStream(ctx context.Context, connection *grpc.ClientConn, _ *grpcCounts) error {
+	stream, err := connection.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/"+echoService+"/ClientStream")
+	var texts []string
+	for i := 0; err == nil && i < messagesSent; i++ {
+		texts = append(texts, fmt.Sprintf("c %d", i))
+		err = stream.SendMsg(wrapperspb.String(texts[i]))
+	}
+	if err == nil {
+		err = stream.CloseSend()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("client stream: %w", err)
+	}
+	if err := expectText(stream, strings.Join(texts, ", ")); err != nil {
+		return fmt.Errorf("client stream: %w", err)
 	}
 	return expectEnd(stream)
 }

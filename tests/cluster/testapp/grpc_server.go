@@ -30,7 +30,7 @@ const (
 	trailerServed = "echo-version"
 )
 
-// echoServer is the service /leno.test.Echo/{Unary,Fail,Flaky,ServerStream,BidiStream}.
+// echoServer is the service /leno.test.Echo/{Unary,Fail,Flaky,ServerStream,ClientStream,BidiStream}.
 type echoServer struct {
 	version, pod string
 	flaky        flakyKeys
@@ -46,6 +46,7 @@ var echoDescription = grpc.ServiceDesc{
 	},
 	Streams: []grpc.StreamDesc{
 		{StreamName: "ServerStream", Handler: streamHandler((*echoServer).serverStream), ServerStreams: true},
+		{StreamName: "ClientStream", Handler: streamHandler((*echoServer).clientStream), ClientStreams: true},
 		{StreamName: "BidiStream", Handler: streamHandler((*echoServer).bidiStream), ServerStreams: true, ClientStreams: true},
 	},
 }
@@ -110,6 +111,22 @@ func (s *echoServer) serverStream(stream grpc.ServerStream) error {
 		}
 	}
 	return nil
+}
+
+// clientStream answers once, with everything that came.
+func (s *echoServer) clientStream(stream grpc.ServerStream) error {
+	var texts []string
+	for {
+		var request wrapperspb.StringValue
+		err := stream.RecvMsg(&request)
+		if errors.Is(err, io.EOF) {
+			return s.send(stream, strings.Join(texts, ", "))
+		}
+		if err != nil {
+			return err
+		}
+		texts = append(texts, request.GetValue())
+	}
 }
 
 func (s *echoServer) bidiStream(stream grpc.ServerStream) error {

@@ -46,7 +46,14 @@ func (a *app) routes() http.Handler {
 	mux.HandleFunc("/stall", a.answerHalf)
 	mux.HandleFunc("/bytes", a.answerBytes)
 	mux.HandleFunc("/echo", a.echo)
-	mux.Handle("/ws", websocket.Server{Handler: func(socket *websocket.Conn) { _, _ = io.Copy(socket, socket) }})
+	overHTTP1 := websocket.Server{Handler: func(socket *websocket.Conn) { _, _ = io.Copy(socket, socket) }}
+	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
+		if isExtendedConnect(r) {
+			echoFrames(w, r)
+			return
+		}
+		overHTTP1.ServeHTTP(w, r)
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/healthz" {
 			_, _ = io.WriteString(w, "ok\n")

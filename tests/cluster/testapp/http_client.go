@@ -70,6 +70,7 @@ type response struct {
 	pod     string
 	body    []byte
 	err     error
+	headers http.Header
 }
 
 func (f *requestFlags) send(client *http.Client, more ...[2]string) response {
@@ -90,7 +91,7 @@ func (f *requestFlags) send(client *http.Client, more ...[2]string) response {
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
-	return response{answer.StatusCode, answer.Header.Get(versionHeader), answer.Header.Get(podHeader), body, err}
+	return response{answer.StatusCode, answer.Header.Get(versionHeader), answer.Header.Get(podHeader), body, err, answer.Header}
 }
 
 // counts is what clients print. Failed requests got no whole answer, or one with a status of 500 and more.
@@ -160,12 +161,20 @@ func runGet(args []string) error {
 	request.register(flags)
 	number := flags.Int("n", 1, "")
 	printBody := flags.Bool("print", false, "print the bodies instead of counts; fail unless every status is below 400")
+	printHead := flags.Bool("head", false, "print the head of one answer instead: its status and fields")
 	urls, err := parse(flags, args, 1)
 	if err != nil {
 		return err
 	}
 	request.url = urls[0]
 	client, counts := request.client(1), newCounts()
+	if *printHead {
+		answer := request.send(client)
+		if answer.err != nil {
+			return answer.err
+		}
+		return printJSON(map[string]any{"status": answer.status, "headers": answer.headers})
+	}
 	for range *number {
 		started := time.Now()
 		answer := request.send(client)
