@@ -87,7 +87,13 @@ fn authorize_last((authorization, caller): (Authorization, Identity)) -> (Author
 #[library_benchmark]
 #[benches::endpoints(args = [10, 100, 10_000])]
 fn pick(count: usize) -> Option<usize> {
-    balance::pick(black_box(&Algorithm::LeastRequest), black_box(Among::Equal(count)), |at| if at % 2 == 0 { 1.0 } else { 0.0 }, &mut 3, 0x1234_5678_9abc_def0)
+    balance::pick(
+        black_box(&Algorithm::LeastRequest),
+        black_box(Among::Equal(count)),
+        |at| if at % 2 == 0 { 1.0 } else { 0.0 },
+        &mut 3,
+        0x1234_5678_9abc_def0,
+    )
 }
 
 library_benchmark_group!(name = decisions, benchmarks = [route_exact, route_prefix, route_none, authorize_last, pick]);
