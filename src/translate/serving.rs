@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use leno_core::authorize::Mode;
+use leno_core::balance::weighing::EndpointWeight;
 use leno_core::endpoints::{Endpoint, Endpoints, EndpointsId};
 use leno_core::names::{Identity, Name};
 
@@ -29,6 +30,7 @@ struct Candidate<'a> {
     versions: Vec<Name>,
     identity: Option<Arc<Identity>>,
     zone: Option<Name>,
+    weight: EndpointWeight,
 }
 
 impl Namespace {
@@ -50,8 +52,7 @@ impl Namespace {
         let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
         for candidate in candidates {
             let workload = candidate.workload.cloned().unwrap_or_else(|| Name::from(""));
-            let weight = self.weight(&workload).in_force();
-            let Candidate { address, versions, identity, zone, .. } = candidate;
+            let Candidate { address, versions, identity, zone, weight, .. } = candidate;
             let new = Endpoint { address, workload, versions, identity, weight, zone };
             match endpoints.get_mut(&address) {
                 Some(known) if known.workload.is_empty() => *known = new,
@@ -72,7 +73,6 @@ impl Namespace {
     fn candidates<'a>(&'a self, service: &'a Service, port: &Port) -> Vec<Candidate<'a>> {
         let mesh = self.mesh_in_force(&service.id.name).map(|(_, mesh)| mesh);
         let tells_zones = mesh.as_ref().and_then(|mesh| mesh.balancing.as_ref()).is_some_and(|balancing| balancing.prefers_zone);
-        let labelled = |member: &Member| member.zone().map(Name::from);
         let mut candidates = Vec::new();
         for slice in self.slices_of(&service.id.name) {
             let Some(number) = slice.port(&port.name) else { continue };
@@ -83,8 +83,8 @@ impl Namespace {
                 state: endpoint.state,
                 versions: self.versions_of_pod(endpoint.pod.as_ref(), mesh.as_ref()),
                 identity: self.proxied(service, endpoint.pod.as_ref(), number),
-                zone:
-                    tells_zones.then(|| endpoint.zone.clone().or_else(|| self.member(endpoint.pod.as_ref()?).and_then(labelled))).flatten(),
+                zone: if tells_zones { endpoint.zone.clone().or_else(|| self.label_of_pod(endpoint.pod.as_ref()?)) } else { None },
+                weight: self.weight_of_pod(endpoint.pod.as_ref()).in_force(),
             }));
         }
         for (name, local) in self.locals_of(service) {
@@ -95,7 +95,8 @@ impl Namespace {
                 state: State::Ready,
                 versions: mesh.iter().flat_map(|mesh| mesh.versions_of(Some(local.labels()))).cloned().collect(),
                 identity: self.peer(service, name, &local.member, number),
-                zone: tells_zones.then(|| labelled(&local.member)).flatten(),
+                zone: local.member.zone().filter(|_| tells_zones).map(Name::from),
+                weight: local.member.weight.in_force(),
             });
         }
         candidates
@@ -119,16 +120,22 @@ impl Namespace {
         (self.mode_of(name, number, service) != Mode::Disabled).then(|| Arc::clone(identity))
     }
 
-    /// What the pod or workload called `name` says of its share.
-    fn weight(&self, name: &str) -> SaidWeight {
-        self.member(name).map(|member| member.weight).unwrap_or_default()
+    /// The zone that the label of the pod called `name` says.
+    fn label_of_pod(&self, name: &Name) -> Option<Name> {
+        self.pods.get(name)?.member.as_ref()?.zone().map(Name::from)
+    }
+
+    /// What the pod called `name` says of its share.
+    fn weight_of_pod(&self, name: Option<&Name>) -> SaidWeight {
+        name.and_then(|name| self.pods.get(name)?.member.as_ref()).map(|member| member.weight).unwrap_or_default()
     }
 
     /// The pods and workloads behind `service` that say something of their share which is no weight, ordered.
     pub(crate) fn badly_weighted<'a>(&'a self, service: &'a Service) -> BTreeSet<&'a Name> {
         let pods = self.slices_of(&service.id.name).iter().flat_map(Slice::pods);
-        let all = pods.chain(self.locals_of(service).map(|(name, _)| name));
-        all.filter(|name| self.weight(name) == SaidWeight::Bad).collect()
+        let pods = pods.filter(|name| self.weight_of_pod(Some(name)) == SaidWeight::Bad);
+        let locals = self.locals_of(service).filter(|(_, local)| local.member.weight == SaidWeight::Bad).map(|(name, _)| name);
+        pods.chain(locals).collect()
     }
 
     /// The versions of a pod; none while the pod is not known.

@@ -334,3 +334,19 @@ endpoints:
     translator.apply(Change::Delete(key(Kind::EndpointSlice, "payment-x")));
     assert_eq!(own(&translator, &workload_id("payment-1")), None);
 }
+
+#[test]
+fn a_workload_has_its_own_weight_whatever_a_pod_of_its_name_says() {
+    let pod = "\nkind: Pod\nmetadata: {name: payment-1, namespace: shop, annotations: {leno.dev/weight: many}}\n";
+    let workload = "
+kind: Workload
+metadata: {name: payment-1, namespace: shop, labels: {app: payment}}
+spec: {address: 10.0.0.9, weight: 7, ports: [{port: 8080}]}
+";
+    let mesh = "\nkind: MeshService\nmetadata: {name: payment, namespace: shop}\nspec: {}\n";
+    let translator = translator(&[PAYMENT, mesh, pod, workload]);
+    let endpoints = translator.endpoints(&endpoints_id("payment", 80)).unwrap().endpoints;
+    assert_eq!(endpoints.iter().map(|it| it.weight.get()).collect::<Vec<_>>(), [7]);
+    let report = translator.report(&key(Kind::MeshService, "payment")).unwrap();
+    assert_eq!(outcome(&report), "Accepted=True Accepted; ResolvedRefs=True ResolvedRefs");
+}
