@@ -137,4 +137,5 @@ fn below(number: u64, count: usize) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests;

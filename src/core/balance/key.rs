@@ -134,10 +134,13 @@ mod tests {
         Key::Hash(stable(value.as_bytes()))
     }
 
+    /// Who asks for what, and the key that has.
+    type Case<'c> = (&'c HashKey, &'c str, &'c [(&'c str, &'c str)], Key);
+
     #[test]
     fn what_the_request_says_is_hashed() {
         let (header, cookie, query) = (HashKey::Header("x-user".into()), HashKey::Cookie("id".into()), HashKey::Query("user".into()));
-        let cases: [(&HashKey, &str, &[(&str, &str)], Key); 13] = [
+        let cases: [Case<'_>; 13] = [
             (&header, "/", &[("X-User", "alice")], of("alice")),
             (&header, "/", &[("x-user", "a"), ("x-user", "b")], of("a, b")),
             (&header, "/", &[("x-other", "alice")], Key::Any),

@@ -75,6 +75,7 @@ fn nanoseconds(time: Duration) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests {
     use super::*;
 

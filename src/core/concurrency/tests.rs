@@ -218,14 +218,16 @@ fn an_overloaded_app_goes_on_answering_in_time() {
     assert!(unlimited.percentile(50) >= 200 * takes, "{:?}", unlimited.percentile(50));
 }
 
+/// What happens next and when: a caller asks, or an answer is there, to whoever began then with so many under way.
+type Event = Reverse<(Instant, Option<(Instant, u32)>)>;
+
 /// Callers who each wait for their answer before they ask again, and a little when they are refused, for a minute. Gives how many answers there
 /// were, and how many were under way at most in the last half.
 fn wait_in_turn(at_once: u32, takes: Duration, callers: u32) -> (usize, u32) {
     let start = Instant::now();
     let mut gradient = Gradient::new(start);
-    // What happens next: a caller asks, or an answer is there (to whoever began then, with so many under way).
     let asks = |caller: u32| Reverse((start + Duration::from_micros(caller.into()), None));
-    let mut events: BinaryHeap<Reverse<(Instant, Option<(Instant, u32)>)>> = (0..callers).map(asks).collect();
+    let mut events: BinaryHeap<Event> = (0..callers).map(asks).collect();
     let (mut queue, mut working, mut answered, mut peak) = (VecDeque::new(), 0, 0, 0);
     while let Some(Reverse((now, answer))) = events.pop().filter(|Reverse((now, _))| *now < start + Duration::from_secs(60)) {
         let in_flight = working + u32::try_from(queue.len()).unwrap_or(u32::MAX) + 1;

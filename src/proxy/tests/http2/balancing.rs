@@ -56,11 +56,14 @@ async fn streams_of_one_connection_have_turns_by_weight() {
     assert_eq!((one.requests(), three.requests(), none.requests()), (10, 30, 0));
 }
 
+/// The request of one user.
+type Ask = fn(usize) -> Request<()>;
+
 #[tokio::test]
 async fn the_same_key_meets_the_same_endpoint_from_the_first_stream_on() {
     let servers = [naming("a").await, naming("b").await, naming("c").await];
     let all: Vec<_> = servers.iter().map(|server| (server, 100)).collect();
-    let cases: [(HashKey, fn(usize) -> Request<()>); 3] = [
+    let cases: [(HashKey, Ask); 3] = [
         (HashKey::Header("x-user".into()), |user| {
             let mut request = grpc();
             request.headers_mut().insert("x-user", HeaderValue::from(user));
