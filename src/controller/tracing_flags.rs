@@ -7,7 +7,7 @@ use leno_core::trace::collector::{Endpoint, Protocol};
 /// How proxies trace requests.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TracingFlags {
-    /// Collector of OpenTelemetry that gets a span for each request at each proxy, such as http://otel-collector.observability:4317.
+    /// Collector of OpenTelemetry that gets a span for each request at each proxy, such as `http://otel-collector.observability:4317`.
     /// Without it requests are not traced.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<Endpoint>,

@@ -213,6 +213,7 @@ fn problem(error: &watcher::Error, listing: Listing) -> Problem {
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use leno_translate::Object;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -338,9 +339,16 @@ mod tests {
         let watching = tokio::spawn(async move { source.watch_grants().await });
         for (served, count) in [(None, 0), (Some("v1beta1"), 1), (Some("v1"), 1), (None, 0), (Some("v1"), 1)] {
             grants.lock().unwrap().served = served;
+            let mut has_come = 0;
             loop {
-                let Some(SourceEvent::Listed(Kind::ReferenceGrant, objects)) = told.recv().await else { panic!("grants are listed") };
-                if objects.len() == count && grants.lock().unwrap().lists.last().map(String::as_str).filter(|_| count > 0) == served {
+                match told.recv().await {
+                    Some(SourceEvent::Listing(Kind::ReferenceGrant)) => has_come = 0,
+                    Some(SourceEvent::Changed(Change::Apply(Object::ReferenceGrant(_)))) => has_come += 1,
+                    Some(SourceEvent::Whole(Kind::ReferenceGrant)) => {}
+                    Some(SourceEvent::Listed(Kind::ReferenceGrant, none)) => has_come = none.len(),
+                    other => panic!("nothing but grants is listed: {other:?}"),
+                }
+                if has_come == count && grants.lock().unwrap().lists.last().map(String::as_str).filter(|_| count > 0) == served {
                     break;
                 }
             }

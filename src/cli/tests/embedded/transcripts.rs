@@ -67,7 +67,7 @@ fn every_folder_of_manifests_is_without_problems() {
 
 /// Where the transcript `every-field.txt` shows a field of a policy, a route or a MeshService. What no transcript of this one request
 /// can show is `None`, with the reason.
-const SHOWN: [(&str, &str, Option<&str>); 28] = [
+const SHOWN: [(&str, &str, Option<&str>); 30] = [
     ("TrafficPolicy", "targetRef", Some("policy        shop/payment")),
     ("TrafficPolicy", "timeout", None), // its route says another; `timeout-of-the-policy.txt`
     ("TrafficPolicy", "retry", None),   // its route says another; `retry-of-a-get.txt`
@@ -99,6 +99,8 @@ const SHOWN: [(&str, &str, Option<&str>); 28] = [
     ),
     ("MeshService", "circuitBreaker", Some("circuit breaker: opens after 3 failures in a row, for 5s")),
     ("MeshService", "outlierDetection", Some("outlier detection: after 5 failures in a row or 3 gateway failures in a row")),
+    ("MeshService", "healthCheck", Some("health check by each sidecar: GET /health answered with 200 to 299 within 1s, every 5s")),
+    ("MeshService", "adaptiveConcurrency", Some("adaptive concurrency: each pod gets 4 to 1000 requests at once")),
     ("MeshService", "healthyPanicPercent", Some("panic: with less than 30 % of the endpoints healthy")),
 ];
 

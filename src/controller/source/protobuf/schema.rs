@@ -83,6 +83,7 @@ const STATUS: &[Field] = &[one(2, "status", Text), one(3, "message", Text), one(
 const POD: &[Field] = &[METADATA, one(2, "spec", Message(POD_SPEC)), one(3, "status", Message(POD_STATUS))];
 const POD_SPEC: &[Field] = &[
     one(8, "serviceAccountName", Text),
+    one(10, "nodeName", Text),
     one(11, "hostNetwork", Flag),
     list(2, "containers", Message(CONTAINER)),
     list(20, "initContainers", Message(CONTAINER)),
