@@ -189,3 +189,18 @@ fn opaque_connections_go_by_source_address_or_to_who_has_the_fewest_open() {
     let names: Vec<_> = open.iter_mut().map(|client| client.until("\n").unwrap()).collect();
     assert_ne!(names[0], names[1]);
 }
+
+#[test]
+fn random_takes_every_endpoint_equally_often_and_in_no_order() {
+    let servers = [Server::answering("a"), Server::answering("b"), Server::answering("c")];
+    let all: Vec<_> = servers.iter().map(|server| (server.address, 100)).collect();
+    let (_mesh, address) = weighted(Algorithm::Random, Protocol::Http, &all);
+    let mut client = Peer::dial(address);
+    let answers: Vec<String> = (0..3000).map(|_| client.ask(GET).body().to_owned()).collect();
+    for name in ["a", "b", "c"] {
+        let count = answers.iter().filter(|it| *it == name).count();
+        assert!((850..=1150).contains(&count), "a third of 3000, give or take 5 points: {name} {count}");
+    }
+    let repeated = answers.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert!((850..=1150).contains(&repeated), "one of three is the same as the one before: {repeated}");
+}
