@@ -25,6 +25,7 @@ use crate::concurrency::Limiter;
 use crate::directory::{Directory, ServiceView};
 use crate::endpoints::{EndpointIndex, EndpointSet, EndpointState, Owner};
 use crate::filters::Filtered;
+use crate::http1::response::Undelivered;
 use crate::jwt::TokenError;
 use crate::mirror;
 use crate::pool::{InFlight, Peer};
@@ -227,6 +228,21 @@ impl Refusal {
             Self::Disconnected => "the endpoint closed the connection before it answered\n",
             Self::BadResponse => "the endpoint sent an answer that is no valid HTTP\n",
             Self::Timeout => "the service did not answer in the time the route allows\n",
+        }
+    }
+}
+
+impl Undelivered {
+    /// What the inbound side says where it answers for this `reason`; `None`: the app may have got the request.
+    pub(crate) fn by_reason(reason: &str) -> Option<Self> {
+        [Self::Connect, Self::Overflow].into_iter().find(|it| it.refusal().reason() == reason)
+    }
+
+    /// What it is called where no other endpoint takes the request either.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Connect => Refusal::ConnectFailed,
+            Self::Overflow => Refusal::Overflow,
         }
     }
 }

@@ -9,7 +9,6 @@ use super::head::{Head, HeadError, Known, content_length, is_chunked};
 use super::request::{Framing, Options, append_changes, append_line, copy_lines, is_changed, is_named};
 use crate::buffers::Buffer;
 use crate::retry_after;
-use crate::target::Refusal;
 
 /// Field by which an inbound side says that the app never got the request, so that it may go elsewhere.
 pub const UNDELIVERED: &str = "x-leno-undelivered";
@@ -24,11 +23,6 @@ pub enum Undelivered {
 }
 
 impl Undelivered {
-    /// What the inbound side says where it answers for this `reason`; `None`: the app may have got the request.
-    pub(crate) fn by_reason(reason: &str) -> Option<Self> {
-        [Self::Connect, Self::Overflow].into_iter().find(|it| it.refusal().reason() == reason)
-    }
-
     /// Reads what another proxy says. What this one does not know is as if nobody had accepted the connection.
     pub(crate) fn read(value: &[u8]) -> Self {
         if value == Self::Overflow.as_str().as_bytes() { Self::Overflow } else { Self::Connect }
@@ -39,14 +33,6 @@ impl Undelivered {
         match self {
             Self::Connect => "connect",
             Self::Overflow => "overflow",
-        }
-    }
-
-    /// What it is called where no other endpoint takes the request either.
-    pub(crate) fn refusal(self) -> Refusal {
-        match self {
-            Self::Connect => Refusal::ConnectFailed,
-            Self::Overflow => Refusal::Overflow,
         }
     }
 }
