@@ -224,7 +224,7 @@ pub const ONE_PROBE: Rule = Rule {
 /// What a health check asks for.
 pub const PROBE_PATH: Rule = Rule {
     message: "begin the path with /, and write it as it is sent: in visible ASCII, without fragment (#), such as /healthz?full=1",
-    test: Test::Pattern(r#"^/[!"$-~]*$"#),
+    test: Test::Pattern(r"^/[!\x22$-~]*$"),
 };
 
 /// One condition on a path.

@@ -79,6 +79,17 @@ fn every_list_and_text_of_a_spec_is_bounded() {
     });
 }
 
+/// A pattern is written as a raw string, which a quotation mark within would end; the API server would refuse the whole kind.
+#[test]
+fn quotation_marks_in_rules_come_in_pairs() {
+    each_node_of_the_schemas(|path, node| {
+        for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let cel = rule["rule"].as_str().unwrap();
+            assert!(cel.matches('"').count().is_multiple_of(2), "{path}: {cel}");
+        }
+    });
+}
+
 #[test]
 fn every_rule_says_what_to_write() {
     each_node_of_the_schemas(|path, node| {
