@@ -1,4 +1,4 @@
-//! One check of one endpoint: a connection of its own, secured like those of requests.
+//! One check of one endpoint: a connection of its own, or a stream of a tunnel where bytes are carried, secured like those of requests.
 //!
 //! Reading order: [`ask`], [`Unwell`].
 
