@@ -24,7 +24,7 @@ class Growth(unittest.TestCase):
         self.assertEqual(Told.problems(memory=lambda at: 10_000 + 2_000 * (at % 7), descriptors=lambda at: 20 + at % 11), [])
 
     def test_what_grows_is_told(self):
-        self.assertEqual(Told.problems(memory=lambda at: 10_000 + 20 * at), ["one: memory grew from 10790 to 11590 KiB"])
+        self.assertEqual(Told.problems(memory=lambda at: 10_000 + 100 * at), ["one: memory grew from 13950 to 17950 KiB"])
         self.assertIn("one: descriptors grew from", Told.problems(descriptors=lambda at: 20 + at)[0])
         self.assertIn("one: tasks grew from", Told.problems(tasks=lambda at: at)[0])
 
