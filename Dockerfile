@@ -10,12 +10,8 @@
 FROM docker.io/library/rust:1.95-bookworm AS compile
 WORKDIR /leno
 COPY . .
-# Static binaries: the final images hold nothing else. The target is named so that build scripts and macros stay dynamic.
-RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
- && export RUSTFLAGS="-C target-feature=+crt-static" \
- && cargo build --release --locked --target "$target" -p leno-controller \
- && cargo build --profile dataplane --locked --target "$target" -p leno-proxy \
- && install -D -t /out "target/$target/release/leno-controller" "target/$target/dataplane/leno-proxy"
+# Static binaries: the final images hold nothing else.
+RUN bin="$(src/build-release)" && install -D -t /out "$bin/leno-controller" "$bin/leno-proxy"
 
 FROM scratch AS build
 COPY --from=compile /out/ /

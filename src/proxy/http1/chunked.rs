@@ -3,14 +3,14 @@
 //! Chunk extensions are checked for form and dropped, trailer fields are checked and kept. What the proxy sends on is
 //! framed anew, so the next recipient never sees a framing that another one could read differently.
 
-use super::head::{Known, is_token, is_value};
+use super::head::{FIELDS_MAX, Known, is_token, is_value};
 
 /// Bytes a chunk-size line may have, extensions included.
 const SIZE_LINE_BYTES_MAX: usize = 256;
 /// Digits of a chunk size: 60 bits are beyond any body.
 const SIZE_DIGITS_MAX: u8 = 15;
-/// Bytes all trailer fields may have.
-const TRAILER_BYTES_MAX: usize = 16 * 1024;
+/// Bytes all trailer lines may have, those that are not passed on included: below the 16 KiB that many servers take.
+const TRAILER_BYTES_MAX: usize = 15 * 1024;
 
 /// The chunked framing is broken; what follows on the connection means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +21,10 @@ pub struct BadChunk;
 #[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// Bytes of the line or the trailers so far.
+    /// Bytes of the extension or of all trailer lines so far.
     line_bytes: usize,
+    /// Trailer lines so far.
+    trailer_lines: usize,
     /// Trailer field lines, each with its CR LF, without those that may not be passed on.
     trailers: Vec<u8>,
     /// Where the trailer line that is being read begins.
@@ -117,12 +119,16 @@ impl Decoder {
                 self.line_bytes += 1;
                 Ok(State::Extension { value })
             }
-            (State::SizeLineFeed { value: 0 }, b'\n') => Ok(State::Trailer),
+            (State::SizeLineFeed { value: 0 }, b'\n') => {
+                self.line_bytes = 0;
+                Ok(State::Trailer)
+            }
             (State::SizeLineFeed { value }, b'\n') => Ok(State::Data { left: value }),
             (State::DataReturn, b'\r') => Ok(State::DataLineFeed),
             (State::DataLineFeed, b'\n') => Ok(State::default()),
             (State::Trailer, b'\r') => Ok(State::TrailerLineFeed),
-            (State::Trailer, byte) if is_value(byte) && self.trailers.len() < TRAILER_BYTES_MAX => {
+            (State::Trailer, byte) if is_value(byte) && self.line_bytes < TRAILER_BYTES_MAX => {
+                self.line_bytes += 1;
                 self.trailers.push(byte);
                 Ok(State::Trailer)
             }
@@ -151,9 +157,10 @@ impl Decoder {
         if colon == 0 || line[colon] != b':' {
             return Err(BadChunk);
         }
-        // The bound counts lines that are dropped as well, or an endless row of them would never meet it.
-        self.line_bytes += line.len();
-        if self.line_bytes > TRAILER_BYTES_MAX + SIZE_LINE_BYTES_MAX {
+        // The bounds count lines that are dropped as well, or an endless row of them would never meet them.
+        self.line_bytes += b"\r\n".len();
+        self.trailer_lines += 1;
+        if self.trailer_lines > FIELDS_MAX {
             return Err(BadChunk);
         }
         if may_trail(&line[..colon]) {
@@ -234,10 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn as_many_trailers_are_taken_as_fields_of_a_head() {
+        let trailers = "a: b\r\n".repeat(FIELDS_MAX);
+        let input = format!("0\r\n{trailers}\r\n");
+        assert_eq!(decode(input.as_bytes(), &[]), Ok((Vec::new(), trailers.into_bytes(), input.len(), true)));
+    }
+
+    #[test]
     fn malformed_framing_is_refused() {
         let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(300));
-        let trailer = format!("0\r\n{}\r\n", "a: b\r\n".repeat(4000));
-        let dropped = format!("0\r\n{}\r\n", "host: b\r\n".repeat(4000));
+        let many = format!("0\r\n{}\r\n", "a: b\r\n".repeat(FIELDS_MAX + 1));
+        let many_dropped = format!("0\r\n{}\r\n", "host: b\r\n".repeat(FIELDS_MAX + 1));
+        let large = format!("0\r\n{}\r\n", format!("a: {}\r\n", "b".repeat(200)).repeat(FIELDS_MAX));
+        let large_dropped = format!("0\r\n{}\r\n", format!("host: {}\r\n", "b".repeat(200)).repeat(FIELDS_MAX));
         let cases = [
             "\r\n",
             "g\r\n",
@@ -262,8 +278,10 @@ mod tests {
             "1;\nx\r\n",
             "1;\0\r\nx",
             &long,
-            &trailer,
-            &dropped,
+            &many,
+            &many_dropped,
+            &large,
+            &large_dropped,
         ];
         for case in cases {
             assert_eq!(decode(case.as_bytes(), &[]), Err(BadChunk), "{case:?}");

@@ -49,8 +49,8 @@ pub enum HeadError {
     /// The length of the body is not certain: `Content-Length` and `Transfer-Encoding` contradict or are malformed.
     #[error("the length of the body is not certain")]
     BadFraming,
-    /// `Connection` names a field that framing or routing needs.
-    #[error("Connection names a field that is not its own to name")]
+    /// `Connection` names a field that framing or routing needs, or has bytes above ASCII.
+    #[error("Connection names a field that is not its own to name, or has bytes above ASCII")]
     BadConnection,
     /// A transfer coding other than chunked.
     #[error("the only transfer coding that is understood is chunked")]

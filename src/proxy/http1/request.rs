@@ -262,7 +262,8 @@ impl Options {
                 options.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 options.upgrade = true;
-            } else if matches!(Known::of(option), Known::Host | Known::ContentLength | Known::TransferEncoding) {
+            } else if !option.is_ascii() || matches!(Known::of(option), Known::Host | Known::ContentLength | Known::TransferEncoding) {
+                // Some recipients do not read a value with bytes above ASCII at all, and so keep or close where others would not.
                 return Err(HeadError::BadConnection);
             }
         }

@@ -133,6 +133,7 @@ fn first_lines_and_hosts_that_are_malformed_are_refused() {
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Transfer-Encoding\r\n\r\n", BadConnection),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, content-length\r\n\r\n", BadConnection),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", BadConnection),
+        ("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive, \u{e9}\r\n\r\n", BadConnection),
     ];
     for (text, want) in cases {
         assert_eq!(refused(text), Some(want), "{text:?}");

@@ -73,6 +73,10 @@ class Bench:
         log = self._log.read_text() if self._log.exists() else ""
         raise RuntimeError(f"{self._peer.name} does not listen on {address}:\n{log[-2000:]}")
 
+    def family(self) -> list[int]:
+        """The peer's processes."""
+        return machine.family(self._proxy.pid) if self._proxy else []
+
     def memory_kib(self) -> int:
         return machine.memory_kib(self._proxy.pid) if self._proxy else 0
 

@@ -13,10 +13,10 @@
 //! | `Transfer-Encoding` in two lines | joins them |
 //! | a `Host` that is missing, double, malformed or contradicts the target | leaves that to the app |
 //! | a target with a fragment, of another scheme, with a user | takes what its URI type takes |
-//! | `Connection` that names `Host`, lengths or codings | leaves that to the app |
+//! | `Connection` that names `Host`, lengths or codings, or has bytes above ASCII | leaves that to the app, or does not read it |
 //! | `CONNECT` with a body | takes it without |
 //! | chunk sizes with white space or more than 15 digits, long or odd extensions, malformed trailers, long ones | takes them |
-//! | whatever follows `close`, though `keep-alive`, other lines or bytes above ASCII stand beside it | the last line counts |
+//! | whatever follows `close`, though `keep-alive` or other lines stand beside it | the last line counts |
 //! | methods of more than 32 letters; heads and lines above the limits | has higher limits |
 //!
 //! The other way round hyper refuses targets that its URI type does not know, which the proxy leaves to the app
@@ -143,12 +143,12 @@ fn hyper_knows_the_target(head: &Head<'_>, request: &Request) -> bool {
     hyper::Uri::try_from(request.target.of(head.bytes)).is_ok()
 }
 
-/// Whether `close` stands beside other words on keeping the connection, or beside bytes that hyper does not read.
+/// Whether `close` stands beside other words on keeping the connection.
 fn is_closed_in_doubt(bytes: &[u8]) -> bool {
     let Ok(head) = Head::parse(bytes, 0..bytes.len()) else { return false };
     let values: Vec<&[u8]> = head.all(Known::Connection).map(|field| head.value(field)).collect();
     let says = |wanted: &[u8]| head.list(Known::Connection).any(|option| option.eq_ignore_ascii_case(wanted));
-    values.len() > 1 || values.iter().any(|value| !value.is_ascii()) || (says(b"close") && says(b"keep-alive"))
+    values.len() > 1 || (says(b"close") && says(b"keep-alive"))
 }
 
 /// Whether what is wrong with a head is what the error says.
@@ -205,7 +205,7 @@ fn theirs(input: &[u8]) -> Vec<Seen> {
     });
     let io = Bytewise { rest: input.to_vec(), place: 0 };
     let mut server = hyper::server::conn::http1::Builder::new();
-    let mut connection = pin!(server.half_close(true).header_read_timeout(None).serve_connection(io, service));
+    let mut connection = pin!(server.half_close(true).auto_date_header(false).header_read_timeout(None).serve_connection(io, service));
     let mut cx = Context::from_waker(Waker::noop());
     // Everything is there at once; it may want to be asked again after it has yielded.
     for _ in 0..input.len() + 64 {
