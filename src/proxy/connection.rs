@@ -381,6 +381,6 @@ mod tests {
         let task = size(carry);
         let serve = size_of_one(http1::serve);
         let all = task + serve + size_of::<Connection>();
-        assert!(all <= 640, "task {task}, HTTP loop {serve}, connection {}", size_of::<Connection>());
+        assert!(all <= 544, "task {task}, HTTP loop {serve}, connection {}", size_of::<Connection>());
     }
 }

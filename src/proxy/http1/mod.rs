@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::buffers::Buffer;
 use crate::connection::Connection;
 use crate::io::Io;
 use exchange::After;
@@ -37,17 +38,18 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves requests until the connection ends.
 pub(crate) async fn serve(mut connection: Box<Connection>) {
-    let mut inbox = connection.first.take();
     loop {
-        let buffer = match inbox.take().filter(|inbox| !inbox.is_empty()) {
-            Some(inbox) => inbox,
-            None => match connection.context.draining.or_else(connection.io.readable()).await {
-                Some(Ok(())) => connection.context.buffers.take(),
+        // What was read beyond a request waits where the first bytes did: a connection at rest keeps nothing else.
+        if connection.first.as_ref().is_none_or(Buffer::is_empty) {
+            connection.first = None;
+            match connection.context.draining.or_else(connection.io.readable()).await {
+                Some(Ok(())) => {}
                 Some(Err(_)) | None => return,
-            },
-        };
-        match Box::pin(exchange::run(&connection, buffer)).await {
-            After::Again(buffer) => inbox = Some(buffer),
+            }
+        }
+        let inbox = connection.first.take().unwrap_or_else(|| connection.context.buffers.take());
+        match Box::pin(exchange::run(&connection, inbox)).await {
+            After::Again(inbox) => connection.first = Some(inbox),
             After::Close => return,
             After::Linger => return Box::pin(linger(&connection.io)).await,
             After::Tunnel(tunnel) => {

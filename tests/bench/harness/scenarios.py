@@ -36,7 +36,7 @@ SCENARIOS = {
     "h2-max": Scenario("h2 gRPC-like unary, 4 connections of 16 streams, as fast as it goes", "h2", H2, 1.0, "one-requests", to="http2"),
     "bodies": Scenario("HTTP/1.1, bodies of 1 MiB, 4 connections", "h1", BODIES, 1.0, "one-connections"),
     "new": Scenario("a new connection for each HTTP/1.1 request of 64 bytes, 32 at a time", "new", "-c 32 -p /b/64", 1.0, "one-connections"),
-    "idle": Scenario("9,000 idle HTTP/1.1 connections", "idle", "-c 9000 -p /b/64", 0.5, "one-idle"),
+    "idle": Scenario("9,000 idle HTTP/1.1 connections", "idle", "-c 9000 -p /b/64", 3.0, "one-idle"),
     "start": Scenario("from the start of the process to the first answer", "first", "-p /b/64", 10.0, "one-start"),
     "mtls-h1-1k": Scenario("two proxies, mTLS: HTTP/1.1, 1 KiB, 1,000 requests/s on 16 connections", "h1", H1_RATE, 2.0, "two-requests"),
     "mtls-h2-1k": Scenario("two proxies, mTLS: h2 unary, 1,000 requests/s on 4 connections", "h2", CALL, 2.0, "two-requests", to="http2"),
@@ -52,7 +52,7 @@ SCENARIOS = {
                           "two-connections", to="tcp"),
     "l4-new": Scenario("a new connection, carried as it is through mTLS, for each answer of 64 bytes, 16 at a time", "new",
                        "-c 16 -p /b/64", 1.0, "two-connections", to="tcp"),
-    "mtls-idle": Scenario("two proxies, mTLS: 9,000 idle HTTP/1.1 connections", "idle", "-c 9000 -p /b/64", 0.5, "two-idle"),
+    "mtls-idle": Scenario("two proxies, mTLS: 9,000 idle HTTP/1.1 connections", "idle", "-c 9000 -p /b/64", 3.0, "two-idle"),
 }
 BLOCKS = list(dict.fromkeys(scenario.block for scenario in SCENARIOS.values()))
 
