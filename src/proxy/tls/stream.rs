@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use super::originate::server_name;
 use super::verify::{Presented, Roots};
 use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Secured, Security, Standing, Wrong, now};
-use crate::buffers::{Buffer, Buffers, LARGE_BLOCK};
+use crate::buffers::{BLOCK, Buffer, Buffers, LARGE_BLOCK};
 use crate::io::{receive, send};
 
 /// How long a connection whose handshake failed is read on.
@@ -53,6 +53,8 @@ struct State {
     session: Connection,
     /// Bytes read from the network that the session has not taken yet.
     raw: Option<Buffer>,
+    /// Whether a read filled a whole block: the next one is larger.
+    is_fast: bool,
 }
 
 /// Who says whether there is something to read.
@@ -164,7 +166,7 @@ impl TlsStream {
             group: rustls::NamedGroup::X25519MLKEM768,
             is_resumed: false,
         };
-        let state = RefCell::new(State { session, raw });
+        let state = RefCell::new(State { session, raw, is_fast: false });
         let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown, secured: None };
         if let Err(error) = poll_fn(|cx| stream.poll_shake(cx)).await {
             if matches!(stream.state.borrow().session, Connection::Client(_)) {
@@ -283,7 +285,8 @@ impl TlsStream {
     /// Gives the session more of what has arrived; 0 is the end of the connection. `wanted` is how much the caller has room for.
     fn pull(&self, state: &mut State, ask: Ask, wanted: usize) -> io::Result<usize> {
         if state.raw.is_none() {
-            state.raw = self.receive(ask, wanted)?;
+            state.raw = self.receive(ask, state.is_fast || wanted >= LARGE_BLOCK)?;
+            state.is_fast = state.raw.as_ref().is_some_and(|raw| raw.len() >= BLOCK);
         }
         let given = match &mut state.raw {
             Some(raw) => {
@@ -305,8 +308,8 @@ impl TlsStream {
     }
 
     /// What has arrived; `None` at the end.
-    fn receive(&self, ask: Ask, wanted: usize) -> io::Result<Option<Buffer>> {
-        let mut block = if wanted >= LARGE_BLOCK { self.buffers.take_large() } else { self.buffers.take() };
+    fn receive(&self, ask: Ask, is_much: bool) -> io::Result<Option<Buffer>> {
+        let mut block = if is_much { self.buffers.take_large() } else { self.buffers.take() };
         let read = match ask {
             Ask::Runtime => receive(&self.tcp, block.spare())?,
             Ask::Kernel => {
