@@ -62,6 +62,7 @@ fn a_tracestate_goes_on_only_with_the_trace_that_it_belongs_to() {
     let cases = [
         ("a=1,b@c=2", Some("a=1,b@c=2")),
         ("a=1, ,b=2", Some("a=1, ,b=2")),
+        (", a=1,b=2, ,", Some("a=1,b=2")),
         ("a=1,a=2", None),
         ("A=1", None),
         ("a", None),
@@ -81,6 +82,8 @@ fn a_tracestate_goes_on_only_with_the_trace_that_it_belongs_to() {
     }
     let two = read("W3C", &[("traceparent", &traceparent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
     assert_eq!(two.state.as_deref(), Some("a=1, b=2"));
+    let empty = read("W3C", &[("traceparent", &traceparent), ("tracestate", "a=1"), ("tracestate", "")]);
+    assert_eq!(empty.state.as_deref(), Some("a=1"), "what goes on is read in the same way again");
 }
 
 #[test]

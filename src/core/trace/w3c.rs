@@ -49,10 +49,12 @@ pub(super) fn read(headers: &dyn Headers) -> Option<Said> {
     Some(Said { parent, sampled: flags & SAMPLED != 0, is_random: flags & RANDOM != 0 })
 }
 
-/// The request's `tracestate`, its lines joined; `None` where it is not there, too long or not valid (section 3.3).
+/// The request's `tracestate`, its lines joined, without empty members at the ends; `None` where it is not there, too long or not valid
+/// (section 3.3).
 pub(super) fn read_state(headers: &dyn Headers) -> Option<Box<str>> {
     let value = headers.get(TRACESTATE)?;
-    let text = std::str::from_utf8(&value).ok()?;
+    // Empty lines leave separators at the ends.
+    let text = std::str::from_utf8(&value).ok()?.trim_matches([' ', '\t', ',']);
     let mut keys = Vec::new();
     for member in text.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty()) {
         let (key, value) = member.split_once('=')?;
