@@ -11,7 +11,7 @@ FROM docker.io/library/rust:1.95-bookworm AS compile
 WORKDIR /leno
 COPY . .
 # Static binaries: the final images hold nothing else.
-RUN bin="$(src/build-release)" && install -D -t /out "$bin/leno-controller" "$bin/leno-proxy"
+RUN bin="$(src/build-release --images)" && install -D -t /out "$bin/leno-controller" "$bin/leno-proxy"
 
 FROM scratch AS build
 COPY --from=compile /out/ /

@@ -49,7 +49,7 @@ pub struct Connection {
     pub tls: Option<Agreed>,
     /// Which way its traffic goes, and to whom.
     pub side: Side,
-    /// What was read of it already.
+    /// What was read of it and is not used yet.
     pub first: Option<Buffer>,
     /// The worker.
     pub context: Rc<Context>,
