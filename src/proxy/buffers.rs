@@ -100,6 +100,11 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, to change them where they are.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// The whole block by place: what [`Buffer::keep`] kept stays where it was.
     pub fn block(&self) -> &[u8] {
         &self.bytes
@@ -134,6 +139,18 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
+    /// How many bytes there is room for without moving or growing anything.
+    pub fn room(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
+    /// Room for at least `count` more bytes, growing where needed.
+    pub fn reserve(&mut self, count: usize) {
+        if self.room() < count {
+            self.bytes.resize((self.end + count).next_power_of_two(), 0);
+        }
+    }
+
     /// `count` bytes of [`Buffer::spare`] have been filled.
     pub fn fill(&mut self, count: usize) {
         self.end += count;
@@ -165,10 +182,8 @@ impl Buffer {
 
     /// Appends `bytes`, growing where needed.
     pub fn append(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
         let end = self.end + bytes.len();
-        if end > self.bytes.len() {
-            self.bytes.resize(end.next_power_of_two(), 0);
-        }
         self.bytes[self.end..end].copy_from_slice(bytes);
         self.end = end;
     }

@@ -7,12 +7,17 @@
 //! Invariants: TLS 1.3 only; nothing is sent to an endpoint before it has proven the identity that discovery promised; a
 //! resumed session is verified like a new one; a renewal touches no connection that is there.
 
+mod handshake;
 pub mod hello;
 pub mod originate;
+mod records;
+mod seal;
 mod secured;
 pub mod security;
 mod standing;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 pub mod verify;
 
 use std::fmt;
@@ -27,6 +32,7 @@ pub use secured::Secured;
 pub use security::{Security, Unproven};
 pub use standing::Standing;
 pub use stream::TlsStream;
+pub(crate) use stream::WRITE_MAX;
 pub use verify::Wrong;
 
 /// The protocol inside is HTTP; its preface tells the version.

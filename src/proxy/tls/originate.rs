@@ -86,6 +86,7 @@ impl Originator {
         let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = carries.alpn().map(<[u8]>::to_vec).into_iter().collect();
+        config.enable_secret_extraction = true;
         // A session of TLS 1.2 that is resumed would not say which group its keys were agreed by.
         config.resumption = Resumption::in_memory_sessions(64).tls12_resumption(Tls12Resumption::Disabled);
         Ok(Arc::new(config))

@@ -140,6 +140,7 @@ impl Security {
         let config = config.with_client_cert_verifier(Arc::new(MeshClient { roots }));
         let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
         config.alpn_protocols = vec![ALPN_HTTP.to_vec(), ALPN_TUNNEL.to_vec(), ALPN_TCP.to_vec()];
+        config.enable_secret_extraction = true;
         // Sessions travel in tickets, so that a server remembers nothing of its clients.
         config.ticketer = Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -161,6 +162,7 @@ impl Security {
         let mut config = config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
         config.alpn_protocols = inner.offers().iter().map(|name| name.to_vec()).collect();
         config.enable_sni = false;
+        config.enable_secret_extraction = true;
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         Ok(config)
     }

@@ -1,7 +1,7 @@
 //! One TLS connection, read and written with `&self` as plain ones are.
 //!
-//! Encrypted bytes are read into blocks of the worker and leave nothing behind but a record that is not whole yet. What is
-//! written is encrypted at once and handed to the kernel as far as it takes it; [`TlsStream::poll_flush`] waits for the
+//! Encrypted bytes are read into blocks of the worker, decrypted where they lie, and leave nothing behind but a record that is not
+//! whole yet. What is written is encrypted at once and handed to the kernel as far as it takes it; [`TlsStream::poll_flush`] waits for the
 //! rest, and so does everything that waits to read, so nothing stays behind when the caller only reads from then on.
 //!
 //! The end of a stream is its `close_notify`. A connection that ends without one was cut, and reading it is an error: only
@@ -11,8 +11,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,14 +20,18 @@ use std::time::Duration;
 
 use leno_core::endpoints::Origination;
 use rustix::net::RecvFlags;
-use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
-use rustls_pki_types::ServerName;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::handshake::{Session, Shaken, shake};
 use super::originate::server_name;
+use super::records::{Opened, Records, length};
+use super::seal::FRAGMENT_MAX;
 use super::verify::{Presented, Roots};
 use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Secured, Security, Standing, Wrong, now};
 use crate::buffers::{BLOCK, Buffer, Buffers, LARGE_BLOCK};
@@ -38,23 +41,39 @@ use crate::io::{receive, send};
 const PART_TIME_MAX: Duration = Duration::from_millis(500);
 /// How much of it is.
 const PART_BYTES_MAX: usize = 64 * 1024;
+/// With less room than this, what is kept is sent before more is.
+const ROOM_MIN: usize = 1024;
+/// What is written at once of long bytes: they fill a block.
+pub(crate) const WRITE_MAX: usize = LARGE_BLOCK / BLOCK * FRAGMENT_MAX;
 
-/// A mutual TLS connection whose handshake is done.
+/// A TLS connection whose handshake is done.
 pub struct TlsStream {
     tcp: TcpStream,
     state: RefCell<State>,
     buffers: Rc<Buffers>,
     agreed: Agreed,
+    /// What is carried inside, as the handshake has it; `None` with a server outside the mesh.
+    inner: Option<Inner>,
+    /// What the peer has shown, where it is looked at again.
+    chain: Vec<CertificateDer<'static>>,
     /// What records say of it, where it is mutual.
     secured: Option<Rc<Secured>>,
 }
 
 struct State {
-    session: Connection,
-    /// Bytes read from the network that the session has not taken yet.
+    records: Records,
+    /// What was read from the network: `plain` bytes decrypted, `tail` bytes behind them that are of no more use, and records.
     raw: Option<Buffer>,
+    plain: usize,
+    tail: usize,
     /// Whether a read filled a whole block: the next one is larger.
     is_fast: bool,
+    /// The peer has said that it sends nothing more.
+    is_ended: bool,
+    /// This end has.
+    is_closed: bool,
+    /// Records that the kernel has not taken.
+    out: Option<Buffer>,
 }
 
 /// Who says whether there is something to read.
@@ -85,21 +104,20 @@ impl TlsStream {
         let config = security.client(expected, inner, now()).map_err(Failed::Unproven)?;
         let before = security.roots();
         let name = ServerName::IpAddress(address.into());
-        let session = ClientConnection::new(config, name).map_err(Failed::Protocol)?;
-        let mut stream = Self::shake(tcp, session.into(), None, buffers).await?;
+        let session = UnbufferedClientConnection::new(config, name).map_err(Failed::Protocol)?;
+        let mut shaken = shake(&tcp, Session::Client(session), None, buffers).await?;
         let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
-        {
-            let state = stream.state.borrow();
-            let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
-            if !stream.is_verified_by(before.as_ref(), &roots) {
-                roots.verify_server(chain, expected, now()).map_err(Failed::Wrong)?;
-            }
-            if !state.session.alpn_protocol().is_some_and(|agreed| inner.offers().contains(&agreed)) {
-                return Err(Failed::Protocol(rustls::Error::NoApplicationProtocol));
-            }
+        if shaken.chain.is_empty() {
+            return Err(Failed::Wrong(Wrong::Missing));
         }
-        stream.secured = Secured::outbound(expected, stream.agreed, security);
-        Ok(stream)
+        if !is_verified_by(shaken.agreed, before.as_ref(), &roots) {
+            roots.verify_server(&shaken.chain, expected, now()).map_err(Failed::Wrong)?;
+        }
+        let agreed = shaken.alpn.as_deref().filter(|agreed| inner.offers().contains(agreed)).and_then(Inner::of);
+        let agreed = agreed.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
+        let secured = Secured::outbound(expected, shaken.agreed, security);
+        shaken.keep_chain_of(agreed);
+        Ok(Self::new(tcp, shaken, Some(agreed), secured, buffers))
     }
 
     /// Begins TLS with the server outside that `origination` names, which has to prove that name.
@@ -111,17 +129,17 @@ impl TlsStream {
         buffers: &Rc<Buffers>,
     ) -> Result<Self, Failed> {
         let config = originator.client(origination, carries)?;
-        let session = ClientConnection::new(config, server_name(origination)?).map_err(Failed::Outside)?;
-        let stream = Self::shake(tcp, session.into(), None, buffers).await.map_err(|failed| match failed {
+        let session = UnbufferedClientConnection::new(config, server_name(origination)?).map_err(Failed::Outside)?;
+        let mut shaken = shake(&tcp, Session::Client(session), None, buffers).await.map_err(|error| match error.into() {
             Failed::Protocol(error) => Failed::Outside(error),
             other @ (Failed::Unproven(_) | Failed::Wrong(_) | Failed::Outside(_) | Failed::Io(_) | Failed::Timeout) => other,
         })?;
         // A server without ALPN speaks HTTP/1.1; HTTP/2 has to be agreed on (RFC 9113 section 3.2).
-        let agreed = stream.state.borrow().session.alpn_protocol().map(<[u8]>::to_vec);
-        if carries == Carries::Http2 && agreed.as_deref() != carries.alpn() {
+        if carries == Carries::Http2 && shaken.alpn.as_deref() != carries.alpn() {
             return Err(Failed::Outside(rustls::Error::NoApplicationProtocol));
         }
-        Ok(stream)
+        shaken.chain = Vec::new();
+        Ok(Self::new(tcp, shaken, None, None, buffers))
     }
 
     /// Has who dialled proven, and proves this proxy; `first` is what was read of the connection before.
@@ -133,100 +151,41 @@ impl TlsStream {
     ) -> Result<(Self, Proven), Failed> {
         let config = security.server(now()).map_err(Failed::Unproven)?;
         let before = security.roots();
-        let session = ServerConnection::new(config).map_err(Failed::Protocol)?;
-        let mut stream = Self::shake(tcp, session.into(), first, buffers).await?;
-        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
-        let proven = {
-            let state = stream.state.borrow();
-            let chain = state.session.peer_certificates().ok_or(Failed::Wrong(Wrong::Missing))?;
-            let identity = match stream.is_verified_by(before.as_ref(), &roots) {
-                true => roots.verified(chain),
-                false => roots.verify(chain, Presented::ByClient, now()),
-            };
-            let identity = identity.map_err(Failed::Wrong)?;
-            let inner = state.session.alpn_protocol().and_then(Inner::of);
-            let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
-            Proven { identity, inner, agreed: stream.agreed }
-        };
-        stream.secured = Secured::inbound(&proven.identity, stream.agreed, security);
-        Ok((stream, proven))
-    }
-
-    /// Whether the handshake itself has verified the peer's certificate, by the roots that are still trusted. It does not where it resumes
-    /// a session.
-    fn is_verified_by(&self, before: Option<&Arc<Roots>>, roots: &Arc<Roots>) -> bool {
-        !self.agreed.is_resumed && before.is_some_and(|before| Arc::ptr_eq(before, roots))
-    }
-
-    /// The handshake, to its last byte.
-    async fn shake(tcp: TcpStream, session: Connection, raw: Option<Buffer>, buffers: &Rc<Buffers>) -> Result<Self, Failed> {
-        let unknown = Agreed {
-            version: rustls::ProtocolVersion::TLSv1_3,
-            cipher: rustls::CipherSuite::TLS13_AES_128_GCM_SHA256,
-            group: rustls::NamedGroup::X25519MLKEM768,
-            is_resumed: false,
-        };
-        let state = RefCell::new(State { session, raw, is_fast: false });
-        let mut stream = Self { tcp, state, buffers: Rc::clone(buffers), agreed: unknown, secured: None };
-        if let Err(error) = poll_fn(|cx| stream.poll_shake(cx)).await {
-            if matches!(stream.state.borrow().session, Connection::Client(_)) {
+        let session = UnbufferedServerConnection::new(config).map_err(Failed::Protocol)?;
+        let mut shaken = match shake(&tcp, Session::Server(session), first, buffers).await {
+            Ok(shaken) => shaken,
+            Err(error) => {
+                part(&tcp, buffers).await;
                 return Err(error.into());
             }
-            stream.part().await;
-            return Err(error.into());
-        }
-        stream.agreed = stream.agreement().ok_or(Failed::Protocol(rustls::Error::HandshakeNotComplete))?;
-        Ok(stream)
-    }
-
-    fn poll_shake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let flushed = self.poll_flush(cx)?;
-            let mut state = self.state.borrow_mut();
-            if !state.session.is_handshaking() {
-                drop(state);
-                ready!(flushed);
-                return self.poll_flush(cx);
-            }
-            match self.pull(&mut state, Ask::Runtime, 0) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_read_ready(cx))?,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-
-    /// Ends a connection whose handshake failed, so that what the peer was told of it arrives: no reset while it still sends.
-    async fn part(&self) {
-        if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let mut block = self.buffers.take();
-        let drain = async {
-            let mut left = PART_BYTES_MAX;
-            while left > 0 && self.tcp.readable().await.is_ok() {
-                match self.tcp.try_read(block.spare()) {
-                    Ok(read @ 1..) => left = left.saturating_sub(read),
-                    Err(error) if is_not_yet(&error) => {}
-                    Ok(0) | Err(_) => return,
-                }
-            }
         };
-        if timeout(PART_TIME_MAX, drain).await.is_err() {
-            tracing::debug!("a peer whose handshake failed still sends");
+        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
+        if shaken.chain.is_empty() {
+            return Err(Failed::Wrong(Wrong::Missing));
         }
+        let identity = match is_verified_by(shaken.agreed, before.as_ref(), &roots) {
+            true => roots.verified(&shaken.chain),
+            false => roots.verify(&shaken.chain, Presented::ByClient, now()),
+        };
+        let identity = identity.map_err(Failed::Wrong)?;
+        let inner = shaken.alpn.as_deref().and_then(Inner::of);
+        let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
+        let proven = Proven { identity, inner, agreed: shaken.agreed };
+        let secured = Secured::inbound(&proven.identity, shaken.agreed, security);
+        shaken.keep_chain_of(inner);
+        Ok((Self::new(tcp, shaken, Some(inner), secured, buffers), proven))
     }
 
-    fn agreement(&self) -> Option<Agreed> {
-        let state = self.state.borrow();
-        let session = &state.session;
-        Some(Agreed {
-            version: session.protocol_version()?,
-            cipher: session.negotiated_cipher_suite()?.suite(),
-            group: session.negotiated_key_exchange_group()?.name(),
-            is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        })
+    fn new(tcp: TcpStream, shaken: Shaken, inner: Option<Inner>, secured: Option<Rc<Secured>>, buffers: &Rc<Buffers>) -> Self {
+        let Shaken { records, chain, alpn: _, agreed, behind, owed } = shaken;
+        let (raw, plain) = behind.map_or((None, 0), |(raw, plain)| (Some(raw), plain));
+        let out = Some(owed).filter(|owed| !owed.is_empty()).map(|owed| {
+            let mut out = buffers.take();
+            out.append(&owed);
+            out
+        });
+        let state = State { records, raw, plain, tail: 0, is_fast: false, is_ended: false, is_closed: false, out };
+        Self { tcp, state: RefCell::new(state), buffers: Rc::clone(buffers), agreed, inner, chain, secured }
     }
 
     /// What the handshake agreed on.
@@ -236,14 +195,12 @@ impl TlsStream {
 
     /// What is carried inside, as the handshake has it; `None` with a server outside the mesh.
     pub fn inner(&self) -> Option<Inner> {
-        self.state.borrow().session.alpn_protocol().and_then(Inner::of)
+        self.inner
     }
 
-    /// What the peer has proven, for looking at it again later.
+    /// What the peer of a tunnel has proven, for looking at it again later.
     pub fn standing(&self, roots: Arc<Roots>, expected: Option<&Expected>) -> Option<Standing> {
-        let state = self.state.borrow();
-        let chain = state.session.peer_certificates()?.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Some(Standing::new(chain, roots, expected.map(Arc::clone), now()))
+        (!self.chain.is_empty()).then(|| Standing::new(self.chain.clone(), roots, expected.map(Arc::clone), now()))
     }
 
     /// Who is at both ends, where both have proven it.
@@ -264,90 +221,91 @@ impl TlsStream {
     fn read_asking(&self, into: &mut [u8], ask: Ask) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         let mut filled = 0;
-        loop {
-            match state.session.reader().read(&mut into[filled..]) {
-                Ok(0) => return Ok(filled),
-                Ok(read) => filled += read,
-                Err(error) if !is_not_yet(&error) => return if filled > 0 { Ok(filled) } else { Err(error) },
-                Err(_) if filled > 0 && state.raw.is_none() => return Ok(filled),
-                Err(_) => match self.pull(&mut state, ask, into.len()) {
-                    Ok(_) => {}
-                    Err(_) if filled > 0 => return Ok(filled),
-                    Err(error) => return Err(error),
-                },
+        while filled < into.len() {
+            match self.find(&mut state, ask, into.len()) {
+                Ok(true) => filled += state.take(&mut into[filled..]),
+                Ok(false) => break,
+                // What is there is told first; the error comes again.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
             }
-            if filled == into.len() {
-                return Ok(filled);
+            // Nothing more was read, and what is not there is not asked for.
+            if state.raw.is_none() {
+                break;
             }
         }
+        Ok(filled)
     }
 
-    /// Gives the session more of what has arrived; 0 is the end of the connection. `wanted` is how much the caller has room for.
-    fn pull(&self, state: &mut State, ask: Ask, wanted: usize) -> io::Result<usize> {
-        if state.raw.is_none() {
-            state.raw = self.receive(ask, state.is_fast || wanted >= LARGE_BLOCK)?;
-            state.is_fast = state.raw.as_ref().is_some_and(|raw| raw.len() >= BLOCK);
-        }
-        let given = match &mut state.raw {
-            Some(raw) => {
-                let given = state.session.read_tls(&mut raw.filled())?;
-                raw.consume(given);
-                given
+    /// Whether there are decrypted bytes, or the end (`false`); `WouldBlock` when neither is. `wanted` is how much the caller has room for.
+    fn find(&self, state: &mut State, ask: Ask, wanted: usize) -> io::Result<bool> {
+        while state.plain == 0 {
+            if state.is_ended {
+                return Ok(false);
             }
-            None => state.session.read_tls(&mut io::empty())?,
-        };
-        if state.raw.as_ref().is_some_and(|raw| raw.is_empty() || given == 0) {
-            state.raw = None;
+            match state.open_next() {
+                Ok(true) => {}
+                Ok(false) => self.pull(state, ask, wanted)?,
+                Err(error) => {
+                    state.tell(&error, &self.buffers);
+                    // If it can be told at once.
+                    self.send(state).unwrap_or_else(|error| tracing::debug!(%error, "the peer cannot be told what was wrong"));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            }
         }
-        if let Err(error) = state.session.process_new_packets() {
-            // The peer is told why, if it can be told at once.
-            self.send(state).unwrap_or_else(|error| tracing::debug!(%error, "the peer cannot be told what was wrong"));
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        Ok(given)
+        Ok(true)
     }
 
-    /// What has arrived; `None` at the end.
-    fn receive(&self, ask: Ask, is_much: bool) -> io::Result<Option<Buffer>> {
-        let mut block = if is_much { self.buffers.take_large() } else { self.buffers.take() };
+    /// Reads more of what has arrived, behind what is there of a record.
+    fn pull(&self, state: &mut State, ask: Ask, wanted: usize) -> io::Result<()> {
+        let is_much = state.is_fast || wanted >= LARGE_BLOCK;
+        let mut block = self.room(state.raw.take(), is_much);
         let read = match ask {
-            Ask::Runtime => receive(&self.tcp, block.spare())?,
-            Ask::Kernel => {
-                let (read, _) = rustix::net::recv(&self.tcp, block.spare(), RecvFlags::DONTWAIT)?;
-                read
-            }
+            Ask::Runtime => receive(&self.tcp, block.spare()),
+            Ask::Kernel => rustix::net::recv(&self.tcp, block.spare(), RecvFlags::DONTWAIT).map(|(read, _)| read).map_err(io::Error::from),
         };
-        block.fill(read);
-        Ok((read > 0).then_some(block))
+        if let Ok(read) = read {
+            block.fill(read);
+            state.is_fast = read >= BLOCK;
+        }
+        state.raw = Some(block).filter(|block| !block.is_empty());
+        match read? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A block with room for the record that has begun, if one has, and for more.
+    fn room(&self, begun: Option<Buffer>, is_much: bool) -> Buffer {
+        let Some(mut begun) = begun else { return if is_much { self.buffers.take_large() } else { self.buffers.take() } };
+        let is_long = length(begun.filled()).is_ok_and(|length| length.is_some_and(|length| length > BLOCK));
+        if (is_much || is_long) && begun.block().len() < LARGE_BLOCK {
+            let mut large = self.buffers.take_large();
+            large.append(begun.filled());
+            return large;
+        }
+        begun.compact();
+        begun
     }
 
     /// Reads into what may not have been written to yet: nothing is cleared first.
     pub fn poll_read_buf(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.remaining();
         let mut state = self.state.borrow_mut();
-        loop {
-            match state.session.reader().fill_buf() {
-                Ok([]) => return Poll::Ready(Ok(())),
-                Ok(chunk) => {
-                    let count = chunk.len().min(into.remaining());
-                    into.put_slice(&chunk[..count]);
-                    state.session.reader().consume(count);
+        while into.remaining() > 0 {
+            match self.find(&mut state, Ask::Runtime, before) {
+                Ok(true) => state.put(into),
+                Ok(false) => break,
+                Err(_) if into.remaining() < before => break,
+                Err(error) if is_not_yet(&error) => {
+                    self.flush_while_waiting(&mut state, cx);
+                    ready!(self.tcp.poll_read_ready(cx))?;
                 }
-                Err(_) if into.remaining() < before => return Poll::Ready(Ok(())),
-                Err(error) if !is_not_yet(&error) => return Poll::Ready(Err(error)),
-                Err(_) => match self.pull(&mut state, Ask::Runtime, into.remaining()) {
-                    Ok(_) => {}
-                    Err(error) if is_not_yet(&error) => {
-                        self.flush_while_waiting(&mut state, cx);
-                        ready!(self.tcp.poll_read_ready(cx))?;
-                    }
-                    Err(error) => return Poll::Ready(Err(error)),
-                },
-            }
-            if into.remaining() == 0 {
-                return Poll::Ready(Ok(()));
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// What was written goes out while the caller waits for what comes back.
@@ -362,15 +320,8 @@ impl TlsStream {
         let mut state = self.state.borrow_mut();
         self.flush_while_waiting(&mut state, cx);
         loop {
-            let is_there = match state.session.reader().into_first_chunk() {
-                Ok(_) => true,
-                Err(error) => !is_not_yet(&error),
-            };
-            if is_there {
-                return Poll::Ready(Ok(()));
-            }
-            match self.pull(&mut state, Ask::Runtime, 0) {
-                Ok(_) => {}
+            match self.find(&mut state, Ask::Runtime, 0) {
+                Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if is_not_yet(&error) => ready!(self.tcp.poll_read_ready(cx))?,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -381,7 +332,7 @@ impl TlsStream {
     pub fn poll_write(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
         let mut state = self.state.borrow_mut();
-        let taken = state.session.writer().write_vectored(from)?;
+        let taken = state.seal(from, &self.buffers)?;
         match self.send(&mut state) {
             Err(error) if !is_not_yet(&error) => Poll::Ready(Err(error)),
             Ok(()) | Err(_) => Poll::Ready(Ok(taken)),
@@ -391,14 +342,11 @@ impl TlsStream {
     /// Takes at least one byte of `from` and keeps it, encrypted, for [`TlsStream::poll_flush`]: what is written in several pieces
     /// leaves in one. Waits only when much is kept already.
     pub fn poll_keep(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let keep = || self.state.borrow_mut().session.writer().write_vectored(from);
-        match keep()? {
-            0 => {
-                ready!(self.poll_flush(cx))?;
-                Poll::Ready(keep())
-            }
-            taken => Poll::Ready(Ok(taken)),
+        let mut state = self.state.borrow_mut();
+        if state.out.as_ref().is_some_and(|out| out.room() < ROOM_MIN) {
+            ready!(self.poll_send(&mut state, cx))?;
         }
+        Poll::Ready(state.seal(from, &self.buffers))
     }
 
     /// Hands everything written to the kernel.
@@ -416,9 +364,14 @@ impl TlsStream {
     }
 
     fn send(&self, state: &mut State) -> io::Result<()> {
-        while state.session.wants_write() {
-            if state.session.write_tls(&mut Out(&self.tcp))? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+        while let Some(out) = &mut state.out {
+            if out.is_empty() {
+                state.out = None;
+                break;
+            }
+            match send(&self.tcp, &[IoSlice::new(out.filled())])? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                sent => out.consume(sent),
             }
         }
         Ok(())
@@ -426,7 +379,7 @@ impl TlsStream {
 
     /// Says that nothing more will be written; the other direction stays open.
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.state.borrow_mut().session.send_close_notify();
+        self.state.borrow_mut().close(&self.buffers)?;
         ready!(self.poll_flush(cx))?;
         Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
     }
@@ -434,7 +387,133 @@ impl TlsStream {
     /// Whether nothing is there to be read, neither bytes nor the end, as the kernel knows it now. What TLS says to itself
     /// (a ticket, new keys) does not count.
     pub fn is_quiet(&self) -> bool {
-        matches!(self.read_asking(&mut [0], Ask::Kernel), Err(error) if is_not_yet(&error))
+        matches!(self.find(&mut self.state.borrow_mut(), Ask::Kernel, 0), Err(error) if is_not_yet(&error))
+    }
+}
+
+impl Shaken {
+    /// Forgets what the peer has shown, unless it is looked at again.
+    fn keep_chain_of(&mut self, inner: Inner) {
+        if inner != Inner::Tunnel {
+            self.chain = Vec::new();
+        }
+    }
+}
+
+impl State {
+    /// Opens the next record, if it is here whole.
+    fn open_next(&mut self) -> Result<bool, rustls::Error> {
+        let Some(raw) = &mut self.raw else { return Ok(false) };
+        let Some(length) = length(raw.filled())?.filter(|length| *length <= raw.len()) else { return Ok(false) };
+        match self.records.open(&mut raw.filled_mut()[..length])? {
+            Opened::Data(place) if !place.is_empty() => {
+                raw.consume(place.start);
+                (self.plain, self.tail) = (place.len(), length - place.end);
+            }
+            Opened::Data(_) | Opened::Heeded => raw.consume(length),
+            Opened::End => {
+                raw.clear();
+                self.is_ended = true;
+            }
+        }
+        self.give_back();
+        Ok(true)
+    }
+
+    /// Moves decrypted bytes into `into`; gives how many.
+    fn take(&mut self, into: &mut [u8]) -> usize {
+        let Some(raw) = &self.raw else { return 0 };
+        let count = self.plain.min(into.len());
+        into[..count].copy_from_slice(&raw.filled()[..count]);
+        self.used(count);
+        count
+    }
+
+    /// The same, into what may not have been written to yet.
+    fn put(&mut self, into: &mut ReadBuf<'_>) {
+        let Some(raw) = &self.raw else { return };
+        let count = self.plain.min(into.remaining());
+        into.put_slice(&raw.filled()[..count]);
+        self.used(count);
+    }
+
+    fn used(&mut self, count: usize) {
+        let Some(raw) = &mut self.raw else { return };
+        raw.consume(count);
+        self.plain -= count;
+        if self.plain == 0 {
+            raw.consume(std::mem::take(&mut self.tail));
+            self.give_back();
+        }
+    }
+
+    /// A connection that rests holds no block.
+    fn give_back(&mut self) {
+        if self.raw.as_ref().is_some_and(Buffer::is_empty) {
+            self.raw = None;
+        }
+    }
+
+    fn seal(&mut self, from: &[IoSlice<'_>], buffers: &Rc<Buffers>) -> io::Result<usize> {
+        if self.is_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let is_much = from.iter().map(|part| part.len()).sum::<usize>() > FRAGMENT_MAX;
+        let out = match self.out.take() {
+            None if is_much => buffers.take_large(),
+            None => buffers.take(),
+            Some(out) if is_much && out.block().len() < LARGE_BLOCK => {
+                let mut large = buffers.take_large();
+                large.append(out.filled());
+                large
+            }
+            Some(out) => out,
+        };
+        self.records.seal(from, self.out.insert(out)).map_err(io::Error::other)
+    }
+
+    fn close(&mut self, buffers: &Rc<Buffers>) -> io::Result<()> {
+        if !self.is_closed {
+            self.is_closed = true;
+            self.records.close(self.out.get_or_insert_with(|| buffers.take())).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the peer, once, what it did wrong. Nothing more is written then.
+    fn tell(&mut self, error: &rustls::Error, buffers: &Rc<Buffers>) {
+        if !self.is_closed {
+            self.is_closed = true;
+            let told = self.records.alert(error, self.out.get_or_insert_with(|| buffers.take()));
+            told.unwrap_or_else(|error| tracing::debug!(%error, "the peer cannot be told what was wrong"));
+        }
+    }
+}
+
+/// Whether the handshake itself has verified the peer's certificate, by the roots that are still trusted. It does not where it resumes a
+/// session.
+fn is_verified_by(agreed: Agreed, before: Option<&Arc<Roots>>, roots: &Arc<Roots>) -> bool {
+    !agreed.is_resumed && before.is_some_and(|before| Arc::ptr_eq(before, roots))
+}
+
+/// Ends a connection whose handshake failed, so that what the peer was told of it arrives: no reset while it still sends.
+async fn part(tcp: &TcpStream, buffers: &Rc<Buffers>) {
+    if SockRef::from(tcp).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut block = buffers.take();
+    let drain = async {
+        let mut left = PART_BYTES_MAX;
+        while left > 0 && tcp.readable().await.is_ok() {
+            match tcp.try_read(block.spare()) {
+                Ok(read @ 1..) => left = left.saturating_sub(read),
+                Err(error) if is_not_yet(&error) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    };
+    if timeout(PART_TIME_MAX, drain).await.is_err() {
+        tracing::debug!("a peer whose handshake failed still sends");
     }
 }
 
@@ -443,30 +522,5 @@ fn is_not_yet(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Where the session writes to.
-struct Out<'t>(&'t TcpStream);
-
-impl Write for Out<'_> {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(from)])
-    }
-
-    fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        send(self.0, from)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Beside it, a resting connection keeps its peer's certificate and the 4 KiB that rustls reads records into.
-    #[test]
-    fn a_resting_connection_is_small() {
-        assert!(size_of::<TlsStream>() <= 2048, "{}", size_of::<TlsStream>());
-    }
-}
+mod tests;

@@ -19,6 +19,8 @@ mod stream;
 pub(crate) use serve::serve;
 pub use stream::TunnelStream;
 
+use crate::tls::WRITE_MAX;
+
 /// Connections in one tunnel. Others get a tunnel of their own.
 const STREAMS_MAX: usize = 64;
 /// What a connection may send before its receiver takes it: enough for 250 MB/s at a millisecond's distance.
@@ -28,10 +30,10 @@ const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 const _: () = assert!(CONNECTION_WINDOW as usize == STREAMS_MAX * STREAM_WINDOW as usize);
 /// What may wait in a stream to be written: the window does the rest.
 const SEND_BUFFER_MAX: usize = 128 * 1024;
-/// Longest piece of a connection's bytes in one frame.
-const PIECE_MAX: usize = 64 * 1024;
+/// Longest piece of a connection's bytes in one frame: with the frame's head (RFC 9113 section 4.1) it fills whole records.
+const PIECE_MAX: usize = WRITE_MAX - 9;
 const FRAME_MAX: u32 = 64 * 1024;
-const _: () = assert!(FRAME_MAX as usize == PIECE_MAX);
+const _: () = assert!(FRAME_MAX as usize >= PIECE_MAX);
 /// What pieces that wait may cost beside their bytes: even single ones of one byte fill the window first.
 const FRAMES_BUDGET: usize = usize::MAX;
 /// Bytes the head of a `CONNECT` or its answer may have.
