@@ -234,13 +234,8 @@ fn prepare<'c>(
 ) -> Result<Exchange<'c>, Unfit> {
     let context = &*connection.context;
     let mut out = context.buffers.take();
-    let head = Head::parse(inbox.block(), range)?;
-    if !matches!(connection.side, Side::Inbound { .. }) {
-        head.within_app_limits()?;
-    }
-    let request = Request::judge(&head)?;
-    let is_bare = request.form == Form::Origin && request.body == Framing::None && !request.upgrade;
-    let asks = if is_bare { Asks::Http(request.method.text(head.bytes), request.target.text(head.bytes)) } else { Asks::Other };
+    let (head, request) = judge(connection, inbox.block(), range)?;
+    let asks = asks(&head, &request);
     if admit::is_refused(&connection.side, connection.tls.as_ref(), &asks, context) {
         return Err(Unfit::Unproven);
     }
@@ -271,12 +266,8 @@ fn prepare<'c>(
         trace: trace.as_deref().map(Trace::outgoing),
     };
     request::patch(&head, &request, &additions, &mut out);
-    let asked = Asked {
-        is_head: request.is_head(inbox.block()),
-        is_connect: request.form == Form::Authority,
-        upgrade: request.upgrade,
-        is_old: request.is_old,
-    };
+    let is_head = request.is_head(inbox.block());
+    let asked = Asked { is_head, is_connect: request.form == Form::Authority, upgrade: request.upgrade, is_old: request.is_old };
     let is_idempotent = request.is_idempotent(inbox.block());
     let patience = Patience::WithSender(context.settings.stall_timeout);
     let up = Flow::new(Body::new(request.body, Plain::No), inbox, out, true, patience);
@@ -300,6 +291,22 @@ fn prepare<'c>(
         started,
         deadline,
     })
+}
+
+/// The head and what it says, if it is one that may go on.
+fn judge<'b>(connection: &Connection, block: &'b [u8], range: Range<usize>) -> Result<(Head<'b>, Request), Unfit> {
+    let head = Head::parse(block, range)?;
+    if !matches!(connection.side, Side::Inbound { .. }) {
+        head.within_app_limits()?;
+    }
+    let request = Request::judge(&head)?;
+    Ok((head, request))
+}
+
+/// What it is asked for, as far as a probe could ask for it.
+fn asks<'h>(head: &Head<'h>, request: &Request) -> Asks<'h> {
+    let is_bare = request.form == Form::Origin && request.body == Framing::None && !request.upgrade;
+    if is_bare { Asks::Http(request.method.text(head.bytes), request.target.text(head.bytes)) } else { Asks::Other }
 }
 
 /// Who gets the request, and the labels known so far.

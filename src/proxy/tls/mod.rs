@@ -1,14 +1,16 @@
 //! Mutual TLS between the proxies of a mesh: who the other end is, proven.
 //!
 //! Reading order: [`security`] (what a worker proves itself with, and whom it trusts), [`verify`] (what a certificate proves),
-//! [`hello`] (telling a proxy of the mesh from everybody else), [`stream`] (the connection itself), [`originate`] (ordinary TLS with
-//! servers outside the mesh, the one exception from what follows).
+//! [`hello`] (telling a proxy of the mesh from everybody else), `meet` and `handshake` (how both ends come together), [`stream`] (the
+//! connection itself), `records` and `seal` (what is read and written of it), [`originate`] (ordinary TLS with servers outside the mesh,
+//! the one exception from what follows).
 //!
 //! Invariants: TLS 1.3 only; nothing is sent to an endpoint before it has proven the identity that discovery promised; a
 //! resumed session is verified like a new one; a renewal touches no connection that is there.
 
 mod handshake;
 pub mod hello;
+mod meet;
 pub mod originate;
 mod records;
 mod seal;

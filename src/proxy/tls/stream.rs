@@ -7,40 +7,34 @@
 //! The end of a stream is its `close_notify`. A connection that ends without one was cut, and reading it is an error: only
 //! so can nobody take a cut body for a whole one (RFC 8446 section 6.1).
 //!
-//! Reading order: [`TlsStream::connect`], [`TlsStream::accept`], [`TlsStream::try_read`], [`TlsStream::poll_write`].
+//! Reading order: `meet` (how it comes to be), [`TlsStream::try_read`], [`TlsStream::poll_write`], `state` (what is there of it).
 
+mod state;
+#[cfg(test)]
+mod tests;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use leno_core::endpoints::Origination;
 use rustix::net::RecvFlags;
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use super::handshake::{Session, Shaken, shake};
-use super::originate::server_name;
-use super::records::{Opened, Records, length};
+use self::state::State;
+use super::handshake::Shaken;
+use super::records::length;
 use super::seal::FRAGMENT_MAX;
-use super::verify::{Presented, Roots};
-use super::{Agreed, Carries, Expected, Failed, Inner, Originator, Proven, Secured, Security, Standing, Wrong, now};
+use super::verify::Roots;
+use super::{Agreed, Expected, Inner, Secured, Standing, now};
 use crate::buffers::{BLOCK, Buffer, Buffers, LARGE_BLOCK};
 use crate::io::{receive, send};
 
-/// How long a connection whose handshake failed is read on.
-const PART_TIME_MAX: Duration = Duration::from_millis(500);
-/// How much of it is.
-const PART_BYTES_MAX: usize = 64 * 1024;
 /// With less room than this, what is kept is sent before more is.
 const ROOM_MIN: usize = 1024;
 /// What is written at once of long bytes: they fill a block.
@@ -60,22 +54,6 @@ pub struct TlsStream {
     secured: Option<Rc<Secured>>,
 }
 
-struct State {
-    records: Records,
-    /// What was read from the network: `plain` bytes decrypted, `tail` bytes behind them that are of no more use, and records.
-    raw: Option<Buffer>,
-    plain: usize,
-    tail: usize,
-    /// Whether a read filled a whole block: the next one is larger.
-    is_fast: bool,
-    /// The peer has said that it sends nothing more.
-    is_ended: bool,
-    /// This end has.
-    is_closed: bool,
-    /// Records that the kernel has not taken.
-    out: Option<Buffer>,
-}
-
 /// Who says whether there is something to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ask {
@@ -92,99 +70,10 @@ impl fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// Proves this proxy to who was dialled, and has `expected` proven.
-    pub async fn connect(
-        tcp: TcpStream,
-        address: IpAddr,
-        expected: &Expected,
-        inner: Inner,
-        security: &Security,
-        buffers: &Rc<Buffers>,
-    ) -> Result<Self, Failed> {
-        let config = security.client(expected, inner, now()).map_err(Failed::Unproven)?;
-        let before = security.roots();
-        let name = ServerName::IpAddress(address.into());
-        let session = UnbufferedClientConnection::new(config, name).map_err(Failed::Protocol)?;
-        let mut shaken = shake(&tcp, Session::Client(session), None, buffers).await?;
-        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
-        if shaken.chain.is_empty() {
-            return Err(Failed::Wrong(Wrong::Missing));
-        }
-        if !is_verified_by(shaken.agreed, before.as_ref(), &roots) {
-            roots.verify_server(&shaken.chain, expected, now()).map_err(Failed::Wrong)?;
-        }
-        let agreed = shaken.alpn.as_deref().filter(|agreed| inner.offers().contains(agreed)).and_then(Inner::of);
-        let agreed = agreed.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
-        let secured = Secured::outbound(expected, shaken.agreed, security);
-        shaken.keep_chain_of(agreed);
-        Ok(Self::new(tcp, shaken, Some(agreed), secured, buffers))
-    }
-
-    /// Begins TLS with the server outside that `origination` names, which has to prove that name.
-    pub async fn originate(
-        tcp: TcpStream,
-        origination: &Arc<Origination>,
-        carries: Carries,
-        originator: &Originator,
-        buffers: &Rc<Buffers>,
-    ) -> Result<Self, Failed> {
-        let config = originator.client(origination, carries)?;
-        let session = UnbufferedClientConnection::new(config, server_name(origination)?).map_err(Failed::Outside)?;
-        let mut shaken = shake(&tcp, Session::Client(session), None, buffers).await.map_err(|error| match error.into() {
-            Failed::Protocol(error) => Failed::Outside(error),
-            other @ (Failed::Unproven(_) | Failed::Wrong(_) | Failed::Outside(_) | Failed::Io(_) | Failed::Timeout) => other,
-        })?;
-        // A server without ALPN speaks HTTP/1.1; HTTP/2 has to be agreed on (RFC 9113 section 3.2).
-        if carries == Carries::Http2 && shaken.alpn.as_deref() != carries.alpn() {
-            return Err(Failed::Outside(rustls::Error::NoApplicationProtocol));
-        }
-        shaken.chain = Vec::new();
-        Ok(Self::new(tcp, shaken, None, None, buffers))
-    }
-
-    /// Has who dialled proven, and proves this proxy; `first` is what was read of the connection before.
-    pub async fn accept(
-        tcp: TcpStream,
-        first: Option<Buffer>,
-        security: &Security,
-        buffers: &Rc<Buffers>,
-    ) -> Result<(Self, Proven), Failed> {
-        let config = security.server(now()).map_err(Failed::Unproven)?;
-        let before = security.roots();
-        let session = UnbufferedServerConnection::new(config).map_err(Failed::Protocol)?;
-        let mut shaken = match shake(&tcp, Session::Server(session), first, buffers).await {
-            Ok(shaken) => shaken,
-            Err(error) => {
-                part(&tcp, buffers).await;
-                return Err(error.into());
-            }
-        };
-        let roots = security.roots().ok_or(Failed::Unproven(super::Unproven::NoTrust))?;
-        if shaken.chain.is_empty() {
-            return Err(Failed::Wrong(Wrong::Missing));
-        }
-        let identity = match is_verified_by(shaken.agreed, before.as_ref(), &roots) {
-            true => roots.verified(&shaken.chain),
-            false => roots.verify(&shaken.chain, Presented::ByClient, now()),
-        };
-        let identity = identity.map_err(Failed::Wrong)?;
-        let inner = shaken.alpn.as_deref().and_then(Inner::of);
-        let inner = inner.ok_or(Failed::Protocol(rustls::Error::NoApplicationProtocol))?;
-        let proven = Proven { identity, inner, agreed: shaken.agreed };
-        let secured = Secured::inbound(&proven.identity, shaken.agreed, security);
-        shaken.keep_chain_of(inner);
-        Ok((Self::new(tcp, shaken, Some(inner), secured, buffers), proven))
-    }
-
-    fn new(tcp: TcpStream, shaken: Shaken, inner: Option<Inner>, secured: Option<Rc<Secured>>, buffers: &Rc<Buffers>) -> Self {
+    /// One whose handshake has come to `shaken`.
+    pub(super) fn new(tcp: TcpStream, shaken: Shaken, inner: Option<Inner>, secured: Option<Rc<Secured>>, buffers: &Rc<Buffers>) -> Self {
         let Shaken { records, chain, alpn: _, agreed, behind, owed } = shaken;
-        let (raw, plain) = behind.map_or((None, 0), |(raw, plain)| (Some(raw), plain));
-        let out = Some(owed).filter(|owed| !owed.is_empty()).map(|owed| {
-            let mut out = buffers.take();
-            out.append(&owed);
-            out
-        });
-        let state = State { records, raw, plain, tail: 0, is_fast: false, is_ended: false, is_closed: false, out };
+        let state = State::new(records, behind, &owed, buffers);
         Self { tcp, state: RefCell::new(state), buffers: Rc::clone(buffers), agreed, inner, chain, secured }
     }
 
@@ -391,136 +280,7 @@ impl TlsStream {
     }
 }
 
-impl Shaken {
-    /// Forgets what the peer has shown, unless it is looked at again.
-    fn keep_chain_of(&mut self, inner: Inner) {
-        if inner != Inner::Tunnel {
-            self.chain = Vec::new();
-        }
-    }
-}
-
-impl State {
-    /// Opens the next record, if it is here whole.
-    fn open_next(&mut self) -> Result<bool, rustls::Error> {
-        let Some(raw) = &mut self.raw else { return Ok(false) };
-        let Some(length) = length(raw.filled())?.filter(|length| *length <= raw.len()) else { return Ok(false) };
-        match self.records.open(&mut raw.filled_mut()[..length])? {
-            Opened::Data(place) if !place.is_empty() => {
-                raw.consume(place.start);
-                (self.plain, self.tail) = (place.len(), length - place.end);
-            }
-            Opened::Data(_) | Opened::Heeded => raw.consume(length),
-            Opened::End => {
-                raw.clear();
-                self.is_ended = true;
-            }
-        }
-        self.give_back();
-        Ok(true)
-    }
-
-    /// Moves decrypted bytes into `into`; gives how many.
-    fn take(&mut self, into: &mut [u8]) -> usize {
-        let Some(raw) = &self.raw else { return 0 };
-        let count = self.plain.min(into.len());
-        into[..count].copy_from_slice(&raw.filled()[..count]);
-        self.used(count);
-        count
-    }
-
-    /// The same, into what may not have been written to yet.
-    fn put(&mut self, into: &mut ReadBuf<'_>) {
-        let Some(raw) = &self.raw else { return };
-        let count = self.plain.min(into.remaining());
-        into.put_slice(&raw.filled()[..count]);
-        self.used(count);
-    }
-
-    fn used(&mut self, count: usize) {
-        let Some(raw) = &mut self.raw else { return };
-        raw.consume(count);
-        self.plain -= count;
-        if self.plain == 0 {
-            raw.consume(std::mem::take(&mut self.tail));
-            self.give_back();
-        }
-    }
-
-    /// A connection that rests holds no block.
-    fn give_back(&mut self) {
-        if self.raw.as_ref().is_some_and(Buffer::is_empty) {
-            self.raw = None;
-        }
-    }
-
-    fn seal(&mut self, from: &[IoSlice<'_>], buffers: &Rc<Buffers>) -> io::Result<usize> {
-        if self.is_closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let is_much = from.iter().map(|part| part.len()).sum::<usize>() > FRAGMENT_MAX;
-        let out = match self.out.take() {
-            None if is_much => buffers.take_large(),
-            None => buffers.take(),
-            Some(out) if is_much && out.block().len() < LARGE_BLOCK => {
-                let mut large = buffers.take_large();
-                large.append(out.filled());
-                large
-            }
-            Some(out) => out,
-        };
-        self.records.seal(from, self.out.insert(out)).map_err(io::Error::other)
-    }
-
-    fn close(&mut self, buffers: &Rc<Buffers>) -> io::Result<()> {
-        if !self.is_closed {
-            self.is_closed = true;
-            self.records.close(self.out.get_or_insert_with(|| buffers.take())).map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
-
-    /// Tells the peer, once, what it did wrong. Nothing more is written then.
-    fn tell(&mut self, error: &rustls::Error, buffers: &Rc<Buffers>) {
-        if !self.is_closed {
-            self.is_closed = true;
-            let told = self.records.alert(error, self.out.get_or_insert_with(|| buffers.take()));
-            told.unwrap_or_else(|error| tracing::debug!(%error, "the peer cannot be told what was wrong"));
-        }
-    }
-}
-
-/// Whether the handshake itself has verified the peer's certificate, by the roots that are still trusted. It does not where it resumes a
-/// session.
-fn is_verified_by(agreed: Agreed, before: Option<&Arc<Roots>>, roots: &Arc<Roots>) -> bool {
-    !agreed.is_resumed && before.is_some_and(|before| Arc::ptr_eq(before, roots))
-}
-
-/// Ends a connection whose handshake failed, so that what the peer was told of it arrives: no reset while it still sends.
-async fn part(tcp: &TcpStream, buffers: &Rc<Buffers>) {
-    if SockRef::from(tcp).shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    let mut block = buffers.take();
-    let drain = async {
-        let mut left = PART_BYTES_MAX;
-        while left > 0 && tcp.readable().await.is_ok() {
-            match tcp.try_read(block.spare()) {
-                Ok(read @ 1..) => left = left.saturating_sub(read),
-                Err(error) if is_not_yet(&error) => {}
-                Ok(0) | Err(_) => return,
-            }
-        }
-    };
-    if timeout(PART_TIME_MAX, drain).await.is_err() {
-        tracing::debug!("a peer whose handshake failed still sends");
-    }
-}
-
 /// Whether it may simply be tried again.
 fn is_not_yet(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
-
-#[cfg(test)]
-mod tests;

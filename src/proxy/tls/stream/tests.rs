@@ -6,7 +6,12 @@ use std::thread::{self, JoinHandle};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::*;
+use crate::tls::{Carries, Originator};
 use crate::tls::testing::{Pki, suites};
 
 type Served = StreamOwned<ServerConnection, std::net::TcpStream>;
