@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
@@ -37,6 +37,15 @@ struct Place<'d> {
     key: Option<usize>,
 }
 
+impl Place<'_> {
+    /// Leaves a waker, once.
+    fn take(&mut self, cx: &Context<'_>) {
+        if self.key.is_none() {
+            self.key = Some(self.draining.resting.borrow_mut().insert(cx.waker().clone()));
+        }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
@@ -62,20 +71,22 @@ impl Draining {
     /// What `rest` gives, or `None` once draining has begun and `rest` has nothing yet.
     pub async fn or_else<T>(&self, rest: impl Future<Output = T>) -> Option<T> {
         let mut rest = pin!(rest);
+        self.or_ready(|cx| rest.as_mut().poll(cx)).await
+    }
+
+    /// The same of what is asked by a function: thousands of connections rest in this, and it is as small as can be.
+    pub fn or_ready<T>(&self, mut rest: impl FnMut(&mut Context<'_>) -> Poll<T>) -> impl Future<Output = Option<T>> {
         let mut place = Place { draining: self, key: None };
-        poll_fn(|cx| {
-            if let Poll::Ready(value) = rest.as_mut().poll(cx) {
+        poll_fn(move |cx| {
+            if let Poll::Ready(value) = rest(cx) {
                 return Poll::Ready(Some(value));
             }
             if self.has_started() {
                 return Poll::Ready(None);
             }
-            if place.key.is_none() {
-                place.key = Some(self.resting.borrow_mut().insert(cx.waker().clone()));
-            }
+            place.take(cx);
             Poll::Pending
         })
-        .await
     }
 
     /// Completes once draining has begun.

@@ -41,10 +41,8 @@ use crate::tcp::{self, Carried};
 use crate::telemetry::{Destination, Trace};
 use crate::tls::Secured;
 
-/// What becomes of the connection after a request.
+/// What becomes of the connection after its last request.
 pub(super) enum After {
-    /// The next request follows; the buffer holds what is there of it.
-    Again(Buffer),
     /// It closes.
     Close,
     /// It closes, but the client must see the answer first.
@@ -115,14 +113,14 @@ struct Outcome {
     bytes_out: u64,
 }
 
-/// Serves one request that has begun to arrive.
-pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
+/// Serves one request that has begun to arrive. If the next one may follow, gives what is there of it.
+pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> Result<Buffer, After> {
     inbox.compact();
     let length = match read_head(connection, &mut inbox).await {
         Ok(Begun::Whole(length)) => length,
-        Ok(Begun::Not) => return After::Again(inbox),
-        Ok(Begun::Gone) => return After::Close,
-        Err(error) => return refuse(connection, error).await,
+        Ok(Begun::Not) => return Ok(inbox),
+        Ok(Begun::Gone) => return Err(After::Close),
+        Err(error) => return Err(refuse(connection, error).await),
     };
     let started = Instant::now();
     let range = inbox.keep(length);
@@ -131,33 +129,33 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> After {
         Side::Inbound { app, labels, .. } => Whom::Address(Rc::clone(app), Rc::clone(labels)),
         Side::Outside { port } => match Box::pin(explicit::outside(connection, *port, inbox.block(), range.clone())).await {
             Ok(whom) => whom,
-            Err(error) => return refuse(connection, error).await,
+            Err(error) => return Err(refuse(connection, error).await),
         },
         Side::Explicit => match Box::pin(explicit::whom(connection, inbox.block(), range.clone())).await {
             Ok((whom, Form::Authority)) => {
                 inbox.release();
-                return match Box::pin(explicit::connect(connection, whom, inbox)).await {
+                return Err(match Box::pin(explicit::connect(connection, whom, inbox)).await {
                     Ok(next) => After::Connected(next),
                     Err(refusal) => refuse_with(connection, refusal.status(), refusal.text(), refusal.reason()).await,
-                };
+                });
             }
             Ok((whom, Form::Origin | Form::Absolute | Form::Asterisk)) => whom,
-            Err(error) => return refuse(connection, error).await,
+            Err(error) => return Err(refuse(connection, error).await),
         },
     };
     match prepare(connection, &whom, inbox, range, started) {
         // It is never moved again: it is large.
         Ok(mut exchange) => match exchange.drive().await {
-            End::Again => exchange.again(),
-            End::Close => After::Close,
-            End::Linger => After::Linger,
-            End::Tunnel(io) => exchange.into_tunnel(io),
+            End::Again => Ok(exchange.into_inbox()),
+            End::Close => Err(After::Close),
+            End::Linger => Err(After::Linger),
+            End::Tunnel(io) => Err(exchange.into_tunnel(io)),
         },
-        Err(Unfit::Head(error)) => refuse(connection, error).await,
+        Err(Unfit::Head(error)) => Err(refuse(connection, error).await),
         Err(Unfit::Unproven) => {
             admit::refuse(&connection.side, connection.peer, connection.since, &connection.context);
             connection.io.abort_on_close();
-            After::Close
+            Err(After::Close)
         }
     }
 }
@@ -364,11 +362,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// The connection is good for another request; what is there of that stays.
-    fn again(self) -> After {
+    /// What is there of the next request.
+    fn into_inbox(self) -> Buffer {
         let mut inbox = self.up.inbox;
         inbox.release();
-        After::Again(inbox)
+        inbox
     }
 
     /// The connection carries another protocol.

@@ -38,27 +38,35 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves requests until the connection ends.
 pub(crate) async fn serve(mut connection: Box<Connection>) {
-    loop {
+    let after = loop {
         // What was read beyond a request waits where the first bytes did: a connection at rest keeps nothing else.
         if connection.first.as_ref().is_none_or(Buffer::is_empty) {
             connection.first = None;
-            match connection.context.draining.or_else(connection.io.readable()).await {
+            match connection.context.draining.or_ready(|cx| connection.io.poll_readable(cx)).await {
                 Some(Ok(())) => {}
                 Some(Err(_)) | None => return,
             }
         }
-        let inbox = connection.first.take().unwrap_or_else(|| connection.context.buffers.take());
-        match Box::pin(exchange::run(&connection, inbox)).await {
-            After::Again(inbox) => connection.first = Some(inbox),
-            After::Close => return,
-            After::Linger => return Box::pin(linger(&connection.io)).await,
-            After::Tunnel(tunnel) => {
-                let carried = Box::pin(tunnel.carry(&connection)).await;
-                return tunnel.record.write(&connection, &carried);
-            }
-            After::Connected(next) => return Box::pin(explicit::go_on(connection, next)).await,
+        if let Err(after) = Box::pin(one(&mut connection)).await {
+            break after;
         }
+    };
+    match after {
+        After::Close => {}
+        After::Linger => Box::pin(linger(&connection.io)).await,
+        After::Tunnel(tunnel) => {
+            let carried = Box::pin(tunnel.carry(&connection)).await;
+            tunnel.record.write(&connection, &carried);
+        }
+        After::Connected(next) => Box::pin(explicit::go_on(connection, next)).await,
     }
+}
+
+/// One request. What was read beyond it waits in the connection, if that goes on.
+async fn one(connection: &mut Connection) -> Result<(), After> {
+    let inbox = connection.first.take().unwrap_or_else(|| connection.context.buffers.take());
+    connection.first = Some(exchange::run(connection, inbox).await?);
+    Ok(())
 }
 
 /// Closes so that what was written last arrives: no reset while the client still sends.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
-use crate::tls::{Carries, Originator};
 use crate::tls::testing::{Pki, suites};
+use crate::tls::{Carries, Originator};
 
 type Served = StreamOwned<ServerConnection, std::net::TcpStream>;
 
