@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use leno_core::names::Name;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,13 +23,11 @@ use crate::identity::keeper::{Keeper, wall_clock};
 use crate::identity::presented::Presented;
 use crate::identity::shown::Shown;
 use crate::identity::sign::Controller;
-use crate::listen::{Accept, Listener};
+use crate::listen::{Accept, Listener, bind};
 use crate::probe::Probes;
 use crate::telemetry::{AccessLog, AccessLogMode, LogSettings, LogSink, Registry, Tracing, spans};
 use crate::worker::{Settings, Worker};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How long the last spans may take to be sent once the proxy has ended.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -74,20 +71,6 @@ pub struct Proxy {
     /// Closed once the last spans are sent, or given up. The lock only lets others look at the proxy from several threads.
     flushed: Option<Mutex<mpsc::Receiver<()>>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
-}
-
-/// Binds one address for several workers.
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        // One socket for both families.
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 fn named(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {

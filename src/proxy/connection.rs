@@ -27,7 +27,7 @@ use crate::first_word::silent;
 use crate::http1;
 use crate::http1::head::HeadError;
 use crate::http2;
-use crate::io::{Io, prepare_accepted};
+use crate::io::Io;
 use crate::listen::Accept;
 use crate::original_dst::original_destination;
 use crate::pool::Peer;
@@ -137,10 +137,6 @@ pub(crate) fn go_on(met: Met) -> Pin<Box<dyn Future<Output = ()>>> {
 
 /// Finds out which service is meant and what is spoken; `None` when the connection is over by then.
 async fn meet(accept: &Accept, stream: TcpStream, peer: SocketAddr, context: Rc<Context>) -> Option<Met> {
-    if let Err(error) = prepare_accepted(&stream) {
-        tracing::debug!(%error, %peer, "the client is gone");
-        return None;
-    }
     let original = original(accept, &stream, peer, &context)?;
     let io = Io::Plain(stream);
     match (accept, original) {

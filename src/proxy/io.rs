@@ -178,6 +178,14 @@ impl Io {
         }
     }
 
+    /// Says that nothing more will be written, where closing alone does not say so: TLS has a word of its own for it.
+    pub async fn part(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(_) | Self::Tunnelled(_) => self.finish().await,
+        }
+    }
+
     /// Makes the close to come a reset, so that the peer cannot take a cut stream for a whole one.
     pub fn abort_on_close(&self) {
         let stream = match self {
@@ -268,11 +276,6 @@ pub(crate) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)
 }
 
-/// Prepares an accepted connection, unless its listener was prepared by the time it came: what is set last tells.
-pub(crate) fn prepare_accepted(stream: &TcpStream) -> io::Result<()> {
-    if stream.nodelay()? { Ok(()) } else { prepare(&SockRef::from(stream)) }
-}
-
 /// For what speaks tokio's traits (HTTP/2).
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -317,21 +320,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn accepted_connections_have_what_their_listener_was_prepared_with_or_get_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let early = dial(listener.local_addr().unwrap()).await.unwrap();
-        prepare(&SockRef::from(&listener)).unwrap();
+    async fn accepted_connections_have_what_their_listener_was_prepared_with() {
+        let listener = crate::listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = dial(listener.local_addr().unwrap()).await.unwrap();
-        for is_inherited in [false, true] {
-            let (accepted, _) = listener.accept().await.unwrap();
-            assert_eq!(accepted.nodelay().unwrap(), is_inherited);
-            prepare_accepted(&accepted).unwrap();
-            let accepted = SockRef::from(&accepted);
-            assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
-            let times = (accepted.tcp_keepalive_time().unwrap(), accepted.tcp_keepalive_interval().unwrap());
-            assert_eq!((times, accepted.tcp_keepalive_retries().unwrap()), ((PROBE_AFTER, PROBE_EVERY), PROBES));
-        }
-        drop(early);
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        let times = (accepted.tcp_keepalive_time().unwrap(), accepted.tcp_keepalive_interval().unwrap());
+        assert_eq!((times, accepted.tcp_keepalive_retries().unwrap()), ((PROBE_AFTER, PROBE_EVERY), PROBES));
         let client = SockRef::from(&client);
         assert!(client.tcp_nodelay().unwrap() && !client.keepalive().unwrap(), "both ends are here");
     }

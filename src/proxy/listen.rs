@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use leno_core::names::ServiceId;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::connection;
 use crate::io::prepare;
 use crate::worker::Context;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// How long accepting pauses when the process has run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -82,10 +84,25 @@ impl Drop for Counted {
     }
 }
 
+/// Binds one address, for one of several workers.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // One socket for both families.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    // Before anybody can connect: what is accepted has it from here.
+    prepare(&SockRef::from(&socket))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 impl Listener {
     pub(crate) fn start(self) -> io::Result<Started> {
         self.listener.set_nonblocking(true)?;
-        prepare(&SockRef::from(&self.listener))?;
         Ok(Started { listener: TcpListener::from_std(self.listener)?, accept: Rc::new(self.accept) })
     }
 }

@@ -47,6 +47,8 @@ pub(super) enum After {
     Close,
     /// It closes, but the client must see the answer first.
     Linger,
+    /// It closes: the client waits for nothing else, and sends nothing.
+    Part,
     /// It carries another protocol from now on.
     Tunnel(Box<Tunnel>),
     /// It was a `CONNECT` to this proxy.
@@ -61,6 +63,8 @@ enum End {
     Close,
     /// It closes, but the client must see the answer first.
     Linger,
+    /// It closes: the client waits for nothing else, and sends nothing.
+    Part,
     /// It carries another protocol from now on, to this other end.
     Tunnel(Io),
 }
@@ -149,6 +153,7 @@ pub(super) async fn run(connection: &Connection, mut inbox: Buffer) -> Result<Bu
             End::Again => Ok(exchange.into_inbox()),
             End::Close => Err(After::Close),
             End::Linger => Err(After::Linger),
+            End::Part => Err(After::Part),
             End::Tunnel(io) => Err(exchange.into_tunnel(io)),
         },
         Err(Unfit::Head(error)) => Err(refuse(connection, error).await),

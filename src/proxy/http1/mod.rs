@@ -53,6 +53,10 @@ pub(crate) async fn serve(mut connection: Box<Connection>) {
     };
     match after {
         After::Close => {}
+        After::Part => {
+            // Who is gone meanwhile has what it wanted.
+            let _gone = connection.io.part().await;
+        }
         After::Linger => Box::pin(linger(&connection.io)).await,
         After::Tunnel(tunnel) => {
             let carried = Box::pin(tunnel.carry(&connection)).await;

@@ -204,8 +204,7 @@ impl Flow {
         };
         let Some(piece) = replayed.or(self.next.as_ref()) else { return Poll::Ready(Ok(())) };
         debug_assert!(!piece.is_empty(), "empty pieces are not kept");
-        // One byte is claimed, not the piece: a claim that waits keeps the connection's window from other streams.
-        to.reserve_capacity(1);
+        to.reserve_capacity(piece.len());
         while to.capacity() == 0 {
             match to.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}

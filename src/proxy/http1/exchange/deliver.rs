@@ -12,6 +12,7 @@ use super::super::answer::Answer;
 use super::super::body::{Body, Plain};
 use super::super::flow::{Flow, Patience, Stopped, beside};
 use super::super::head::HeadError;
+use super::super::request::Framing;
 use super::super::response::{Keep, Undelivered};
 use super::attempts::Arrived;
 use super::{After, End, Exchange};
@@ -71,7 +72,17 @@ impl Exchange<'_> {
         {
             in_flight.rest(io, now, self.connection.context.settings.rest);
         }
-        if keep == Keep::No || !whole { End::Linger } else { End::Again }
+        match keep {
+            _ if !whole => End::Linger,
+            Keep::No if self.is_last() => End::Part,
+            Keep::No => End::Linger,
+            Keep::Silently | Keep::Told => End::Again,
+        }
+    }
+
+    /// Whether the client sends nothing more: it has said so, and nothing of it is on its way (RFC 9112 section 9.6).
+    fn is_last(&self) -> bool {
+        !self.request.keep_alive && self.request.body == Framing::None && self.up.inbox.is_empty()
     }
 
     /// The protocol changes: what either side has sent already goes on first.

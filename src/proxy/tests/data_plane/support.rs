@@ -16,7 +16,7 @@ use leno_core::route::RouteTable;
 use leno_core::service::{Protocol, Service, ServicePort};
 use leno_proxy::control::{Alias, Ask, Update};
 use leno_proxy::drain::Drain;
-use leno_proxy::listen::{Accept, Listener};
+use leno_proxy::listen::{Accept, Listener, bind};
 use leno_proxy::telemetry::{AccessLog, AccessLogMode, LogSink, Registry};
 use leno_proxy::worker::{Settings, Worker};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -88,7 +88,7 @@ impl Setup {
 
     /// The same with a worker that `run` runs, on a thread of its own.
     pub(crate) fn start_run(self, accept: impl FnOnce() -> Accept, run: impl FnOnce(Worker) + Send + 'static) -> (Mesh, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (updates, updated) = unbounded_channel();
         let (asks, asked) = unbounded_channel();

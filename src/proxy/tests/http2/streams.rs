@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,6 +52,48 @@ async fn big_bodies_pass_both_ways_at_once_unharmed() {
     for one in running {
         assert_eq!(patient(one).await.unwrap(), BIG);
     }
+}
+
+/// As a client whose window several streams share, and who gives it back at once: what comes is counted by frames.
+#[tokio::test]
+async fn a_window_that_several_streams_wait_for_is_not_given_out_in_crumbs() {
+    const WINDOW: usize = 65_535;
+    let app = Server::start(|(_, mut respond)| async move {
+        let mut send = respond.send_response(Response::new(()), false).unwrap();
+        while send_all(&mut send, vec![0; 16 * 1024].into()).await.is_ok() {}
+    })
+    .await;
+    let (_mesh, address) = setup(&[&app]).start();
+    let mut client = dial(address).await;
+    let mut bodies = Vec::new();
+    for _ in 0..8 {
+        let (response, _) = client.send_request(get("/"), true).unwrap();
+        bodies.push(response.await.unwrap().into_body());
+    }
+    let (mut frames, mut crumbs) = (0, 0);
+    for _ in 0..50 {
+        // Everything that the window allows is here, and everybody waits for more.
+        let (mut window, mut next) = (WINDOW, 0);
+        let mut taken = vec![0; bodies.len()];
+        while window > 0 {
+            let piece = patient(poll_fn(|cx| {
+                for _ in 0..bodies.len() {
+                    next = (next + 1) % bodies.len();
+                    if let Poll::Ready(piece) = bodies[next].poll_data(cx) {
+                        return Poll::Ready(piece.unwrap().unwrap().len());
+                    }
+                }
+                Poll::Pending
+            }))
+            .await;
+            (window, taken[next], frames) = (window - piece, taken[next] + piece, frames + 1);
+            crumbs += usize::from(piece < 1024);
+        }
+        for (body, count) in bodies.iter_mut().zip(taken) {
+            body.flow_control().release_capacity(count).unwrap();
+        }
+    }
+    assert!(crumbs * 3 <= frames, "{crumbs} of {frames} frames are crumbs");
 }
 
 #[tokio::test]
