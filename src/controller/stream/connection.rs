@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, RecvStream};
-use http::Request;
+use futures_util::future::{Either, join_all};
+use h2::server::{Builder, Connection};
+use h2::{Ping, PingPong};
 use leno_xds::message::Message;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 
@@ -53,23 +52,23 @@ impl Server {
                 // What is to be written is gathered before the connection writes.
                 calls.retain_mut(|call| call.as_mut().poll(context).is_pending());
                 if let Poll::Ready(signal) = for_signal.look(context, |context| signal.as_mut().poll(context)) {
-                    return Poll::Ready(Next::Signal(signal));
+                    return Poll::Ready(Either::Left(signal));
                 }
-                for_connection.look(context, |context| connection.poll_accept(context)).map(Next::Accepted)
+                for_connection.look(context, |context| connection.poll_accept(context)).map(Either::Right)
             });
             match next.await {
-                Next::Accepted(Some(Ok((request, respond)))) => calls.push(Box::pin(self.exchange(peer, request, respond))),
-                Next::Accepted(Some(Err(error))) => {
+                Either::Right(Some(Ok((request, respond)))) => calls.push(Box::pin(self.exchange(peer, request, respond))),
+                Either::Right(Some(Err(error))) => {
                     tracing::debug!(%error, "connection ended");
                     break;
                 }
-                Next::Accepted(None) => break,
-                Next::Signal(Signal::Leave) => {
+                Either::Right(None) => break,
+                Either::Left(Signal::Leave) => {
                     connection.graceful_shutdown();
                     signal = Box::pin(tokio::time::sleep(self.settings.farewell).map(|()| Signal::Late));
                     for_signal = Bell::new();
                 }
-                Next::Signal(signal) => {
+                Either::Left(signal) => {
                     tracing::debug!(?signal, "ending a connection");
                     break;
                 }
@@ -86,12 +85,6 @@ impl Server {
             () = keep_alive(pings, &self.settings) => Signal::Dead,
         }
     }
-}
-
-/// What a connection's task is to see to.
-enum Next {
-    Accepted(Option<Result<(Request<RecvStream>, SendResponse<Message>), h2::Error>>),
-    Signal(Signal),
 }
 
 /// What ends a connection from this side.
