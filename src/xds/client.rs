@@ -5,11 +5,16 @@
 //! and acts on the [`Event`]s. Everything survives a lost stream: the next one resumes where the last ended, and the
 //! controller sends only what changed.
 //!
+//! That something was taken (ACK) is said a little later, with what else is said by then: one change of a service that a
+//! thousand proxies use would otherwise bring the controller a thousand requests just while it writes. Whatever asks for
+//! something, or refuses it, is said at once, and the ACKs that wait go before it: requests keep their order.
+//!
 //! A resource is kept while any subscription means it. What cannot be decoded is refused (NACK) by name and in words; the
 //! last good state of it stays, and the other resources of the same message are taken.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use leno_core::endpoints::Endpoints;
@@ -29,6 +34,12 @@ use crate::wire::{discovery, leno};
 const NAMES_PER_REQUEST: usize = 1_000;
 /// Answers that wait to be written. A controller that sends this much ahead is not one of ours.
 const ANSWERS_MAX: usize = 1_024;
+/// How long an ACK may wait for others. People and `leno` commands look at who runs what: they cannot tell this from at once.
+const ACK_WAIT: Duration = Duration::from_millis(50);
+/// The same where all that was taken is endpoints, whose ACKs nobody looks at: long enough for the changes of a rollout to share one.
+const ENDPOINTS_ACK_WAIT: Duration = Duration::from_secs(1);
+/// So many responses are answered at once: far fewer than the controller lets be unanswered (64).
+const ACKS_WAITING_MAX: usize = 16;
 /// Characters of one refusal's text.
 const REASON_CHARS_MAX: usize = 256;
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -52,6 +63,8 @@ pub struct Subscriptions {
     /// What aliases are known to mean; one that has not been answered yet is absent.
     meanings: BTreeMap<Subject, Option<ServiceId>>,
     answers: VecDeque<discovery::DeltaDiscoveryRequest>,
+    /// When the answers must be said at the latest; `None` when there are none.
+    answer_by: Option<Instant>,
 }
 
 /// How far a subscription has come on the present stream.
@@ -122,6 +135,7 @@ impl Subscriptions {
             held: BTreeMap::new(),
             meanings: BTreeMap::new(),
             answers: VecDeque::new(),
+            answer_by: None,
         }
     }
 
@@ -169,6 +183,7 @@ impl Subscriptions {
         self.connected = false;
         self.introduced = false;
         self.answers.clear();
+        self.answer_by = None;
         self.stages.retain(|_, stage| *stage != Stage::Leaving);
         self.stages.values_mut().for_each(|stage| *stage = Stage::Resumed);
         self.unsaid.clear();
@@ -198,15 +213,27 @@ impl Subscriptions {
         self.stages.get(subject).is_some_and(|stage| *stage != Stage::Leaving)
     }
 
-    /// The next gRPC message to write, with its prefix; `None` when there is nothing to say (or no stream to say it on).
-    pub fn next_request(&mut self) -> Option<Bytes> {
-        if !self.connected {
+    /// When [`Subscriptions::next_request`] is to be asked again at the latest, whatever happens; `None`: no answer waits.
+    pub fn answer_by(&self) -> Option<Instant> {
+        self.answer_by
+    }
+
+    /// The next gRPC message to write, with its prefix; `None` when there is nothing to say yet (or no stream to say it on).
+    pub fn next_request(&mut self, now: Instant) -> Option<Bytes> {
+        let answers_are_due = self.answer_by.is_some_and(|by| by <= now);
+        if !self.connected || !(answers_are_due || !self.introduced || !self.unsaid.is_empty()) {
             return None;
         }
         let mut request = match self.answers.pop_front() {
             Some(answer) => answer,
             None => self.subscription_request()?,
         };
+        if self.answers.is_empty() {
+            self.answer_by = None;
+        } else {
+            // Once one of them is said, all are.
+            self.answer_by = Some(now);
+        }
         if !std::mem::replace(&mut self.introduced, true) {
             let certificate = self.certificate.as_ref().map(encode_held).unwrap_or_default();
             request.node = Some(discovery::Node { id: self.node.clone(), certificate });
@@ -214,8 +241,8 @@ impl Subscriptions {
         Some(frame::encode(&request))
     }
 
-    /// Takes in one message, without its prefix.
-    pub fn receive(&mut self, message: Bytes) -> Result<Vec<Event>, ClientError> {
+    /// Takes in one message, without its prefix, that came `now`.
+    pub fn receive(&mut self, message: Bytes, now: Instant) -> Result<Vec<Event>, ClientError> {
         let response = discovery::DeltaDiscoveryResponse::decode(message)?;
         let of = ResourceType::of_url(&response.type_url).ok_or_else(|| ClientError::Type(response.type_url.clone()))?;
         if self.answers.len() >= ANSWERS_MAX {
@@ -235,6 +262,9 @@ impl Subscriptions {
             error_detail,
             ..Default::default()
         };
+        let is_urgent = answer.error_detail.is_some() || self.answers.len() + 1 >= ACKS_WAITING_MAX;
+        let by = now + if is_urgent { Duration::ZERO } else { ack_wait(of) };
+        self.answer_by = Some(self.answer_by.map_or(by, |before| before.min(by)));
         self.answers.push_back(answer);
         Ok(events)
     }
@@ -372,6 +402,14 @@ impl Subscriptions {
             return None;
         }
         self.held.remove(&subject).filter(|version| !version.is_empty()).map(|_| Event::Unused(subject))
+    }
+}
+
+/// How long an ACK of this type may wait.
+fn ack_wait(of: ResourceType) -> Duration {
+    match of {
+        ResourceType::Endpoints => ENDPOINTS_ACK_WAIT,
+        ResourceType::Service | ResourceType::Workload | ResourceType::Trust => ACK_WAIT,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use leno_core::names::{ServiceId, WorkloadId};
@@ -53,6 +54,7 @@ struct Pair {
     client: Subscriptions,
     server: Connection,
     limits: Limits,
+    now: Instant,
     up: VecDeque<Bytes>,
     down: VecDeque<Bytes>,
     services: BTreeMap<ServiceId, Arc<Service>>,
@@ -73,6 +75,7 @@ impl Pair {
             client,
             server: Connection::new(limits),
             limits,
+            now: Instant::now(),
             up: VecDeque::new(),
             down: VecDeque::new(),
             services: BTreeMap::new(),
@@ -90,7 +93,7 @@ impl Pair {
         self.down.clear();
         self.server = Connection::new(self.limits);
         self.client.disconnected();
-        assert_eq!(self.client.next_request(), None, "nothing is said without a stream");
+        assert_eq!(self.client.next_request(self.now), None, "nothing is said without a stream");
         self.client.connected();
     }
 
@@ -105,7 +108,7 @@ impl Pair {
     }
 
     fn client_writes(&mut self) -> bool {
-        let request = self.client.next_request();
+        let request = self.client.next_request(self.now);
         self.up.extend(request.clone());
         request.is_some()
     }
@@ -136,7 +139,7 @@ impl Pair {
 
     fn client_reads(&mut self) -> bool {
         let Some(bytes) = self.down.pop_front() else { return false };
-        for event in self.client.receive(message(&bytes)).unwrap() {
+        for event in self.client.receive(message(&bytes), self.now).unwrap() {
             self.act(event);
         }
         true
@@ -176,9 +179,13 @@ impl Pair {
         self.gone.remove(subject);
     }
 
-    /// Until nobody has anything to say.
+    /// Until nobody has anything to say, even later.
     fn settle(&mut self) {
-        while self.client_writes() || self.server_reads() || self.server_writes() || self.client_reads() {}
+        loop {
+            while self.client_writes() || self.server_reads() || self.server_writes() || self.client_reads() {}
+            let Some(by) = self.client.answer_by() else { return };
+            self.now = by;
+        }
     }
 
     /// What the law demands: the client holds exactly the present state of what it subscribes to.
@@ -231,6 +238,8 @@ enum Step {
     ServerWrites,
     ClientReads,
     Reconnect,
+    /// Milliseconds.
+    Wait(u16),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -244,6 +253,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::ServerWrites),
         4 => Just(Step::ClientReads),
         1 => Just(Step::Reconnect),
+        2 => (0u16..100).prop_map(Step::Wait),
     ]
 }
 
@@ -277,6 +287,7 @@ impl Pair {
             Step::ServerWrites => drop(self.server_writes()),
             Step::ClientReads => drop(self.client_reads()),
             Step::Reconnect => self.reconnect(),
+            Step::Wait(wait_ms) => self.now += Duration::from_millis(wait_ms.into()),
         }
     }
 }
@@ -314,7 +325,7 @@ proptest! {
         client.connected();
         indices.iter().for_each(|index| client.subscribe(subject(*index)));
         let mut server = Connection::new(Limits { subscriptions: 5, ..Limits::default() });
-        while let Some(request) = client.next_request() {
+        while let Some(request) = client.next_request(Instant::now()) {
             let mut bytes = message(&request).to_vec();
             for (at, flip) in &flips {
                 let at = at.index(bytes.len());
@@ -407,6 +418,99 @@ fn a_proxy_that_answers_nothing_is_sent_no_more_than_the_limit() {
     assert_eq!(*pair.services[&payment], service(&payment, 9));
 }
 
+/// A client that runs `service` of each of three services, and has said so.
+fn pair_with_three() -> Pair {
+    let mut pair = Pair::new(Limits::default());
+    for index in 0..3 {
+        pair.world.services.insert(id(index), 0);
+        pair.client.subscribe(Subject::Service(id(index)));
+    }
+    pair.settle();
+    pair.acked.clear();
+    pair
+}
+
+impl Pair {
+    /// One service has another state, and the client takes it in.
+    fn change(&mut self, index: u8, revision: u8) {
+        self.world.services.insert(id(index), revision);
+        self.publish();
+        assert!(self.server_writes() && self.client_reads());
+    }
+
+    /// So many requests the client has to write now.
+    fn said(&mut self) -> usize {
+        std::iter::from_fn(|| self.client_writes().then_some(())).count()
+    }
+}
+
+#[test]
+fn an_acknowledgement_waits_for_others_and_a_refusal_does_not() {
+    let mut pair = pair_with_three();
+    let began = pair.now;
+    pair.change(0, 1);
+    pair.now = began + Duration::from_millis(30);
+    pair.change(1, 1);
+    assert_eq!(pair.said(), 0, "both wait");
+    assert_eq!(pair.client.answer_by(), Some(began + Duration::from_millis(50)), "the first says for how long");
+    pair.now = began + Duration::from_millis(50);
+    assert_eq!((pair.said(), pair.client.answer_by()), (2, None), "they go together");
+
+    pair.change(2, 1);
+    let broken = Arc::new(Encoded::new(Subject::Service(id(0)), b"\xff"));
+    pair.server.update(&broken);
+    assert!(pair.server_writes() && pair.client_reads());
+    assert_eq!(pair.said(), 2, "the refusal takes along what waits");
+    while pair.server_reads() {}
+    assert_eq!((pair.acked.len(), pair.refused.len()), (3, 1));
+}
+
+#[test]
+fn whatever_else_is_said_takes_the_waiting_acknowledgements_along_in_front_of_it() {
+    let mut pair = pair_with_three();
+    pair.change(0, 1);
+    pair.client.subscribe(subject(5));
+    assert_eq!(pair.said(), 2);
+    assert!(pair.server_reads());
+    assert_eq!(pair.acked, [Subject::Service(id(0))], "the answer is the first of the two");
+    pair.settle();
+
+    pair.change(1, 1);
+    let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    pair.client.holds_certificate(Held { identity, serial: "1".into(), not_after: 7, issuer: vec![1] });
+    assert_eq!(pair.said(), 1, "news of the certificate rides on the answer");
+    assert!(pair.server_reads());
+    assert_eq!((pair.held.len(), pair.acked.last()), (1, Some(&Subject::Service(id(1)))));
+}
+
+#[test]
+fn so_many_acknowledgements_wait_and_no_more() {
+    let mut pair = pair_with_three();
+    for revision in 1..16 {
+        pair.change(0, revision);
+        assert_eq!(pair.said(), 0);
+    }
+    pair.change(0, 16);
+    assert_eq!(pair.said(), 16);
+    pair.change(0, 17);
+    pair.reconnect();
+    assert_eq!(pair.client.answer_by(), None, "what was sent on a lost stream is not answered on the next");
+}
+
+#[test]
+fn acknowledgements_of_endpoints_alone_wait_longer_than_those_that_people_look_at() {
+    let mut pair = pair_with_three();
+    let began = pair.now;
+    let endpoints = Subject::Endpoints("shop/s0:80".parse().unwrap());
+    pair.client.subscribe(endpoints.clone());
+    assert_eq!(pair.said(), 1);
+    while pair.server_reads() {}
+    assert!(pair.server_writes() && pair.client_reads());
+    assert_eq!(pair.client.answer_by(), Some(began + Duration::from_secs(1)));
+    pair.change(0, 1);
+    assert_eq!(pair.client.answer_by(), Some(began + Duration::from_millis(50)), "the more urgent one counts for both");
+}
+
 #[test]
 fn the_subscription_above_the_limit_ends_the_stream_in_words() {
     let mut pair = Pair::new(Limits { subscriptions: 2, ..Limits::default() });
@@ -440,7 +544,7 @@ fn a_first_request_without_a_name_is_refused_in_words() {
     let mut client = Subscriptions::new(&WorkloadId::new("", ""));
     client.connected();
     client.subscribe(subject(0));
-    let request = client.next_request().unwrap();
+    let request = client.next_request(Instant::now()).unwrap();
     let error = Connection::new(Limits::default()).receive(message(&request)).unwrap_err();
     assert!(error.to_string().contains("node.id = NAMESPACE/POD"), "{error}");
 }

@@ -127,6 +127,11 @@ impl Index {
         wakes.into_iter().filter_map(|id| self.members.get(&id).map(|member| member.outbox.clone()))
     }
 
+    /// All connections' outboxes.
+    pub(super) fn outboxes(&self) -> impl Iterator<Item = &Outbox> {
+        self.members.values().map(|member| &*member.outbox)
+    }
+
     /// Takes in events of the source that came together.
     pub(super) fn apply(&mut self, events: impl IntoIterator<Item = SourceEvent>, now: SystemTime) {
         let was_ready = self.is_ready();

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::counters::Counters;
 use self::index::Index;
-use self::outbox::Outbox;
+use self::outbox::{Ending, Outbox};
 use self::receipts::Receipts;
 use crate::source::SourceEvent;
 
@@ -228,12 +228,12 @@ impl Publisher {
 }
 
 impl Task {
-    /// Publishes until `cancel`. A source that has ended leaves its last state in force.
+    /// Publishes until `cancel`, then tells every proxy to connect again. A source that has ended leaves its last state in force.
     pub async fn run(mut self, cancel: CancellationToken) {
         let (mut events, mut commands) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return self.farewell(),
                 count = self.events.recv_many(&mut events, BATCH), if !self.events.is_closed() || !self.events.is_empty() => {
                     if count > 0 {
                         self.apply(&mut events);
@@ -247,6 +247,17 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Ends all streams, also those that have just begun.
+    fn farewell(mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Connect(id, outbox, caller) = command {
+                self.index.connect(id, outbox, caller);
+            }
+        }
+        self.index.outboxes().for_each(|outbox| outbox.end(Ending::shutdown()));
     }
 
     fn apply(&mut self, events: &mut Vec<SourceEvent>) {

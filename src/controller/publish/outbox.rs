@@ -15,6 +15,14 @@ pub struct Ending {
     pub message: String,
 }
 
+impl Ending {
+    /// This process ends; another replica, or its successor, does not.
+    pub(crate) fn shutdown() -> Self {
+        const UNAVAILABLE: u8 = 14;
+        Self { code: UNAVAILABLE, message: "this controller is shutting down: connect again".to_owned() }
+    }
+}
+
 /// What waits for one proxy. The publisher puts in, the stream's writer takes out, its reader takes in answers.
 #[derive(Debug)]
 pub struct Outbox {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, Bytes};
 use leno_api as api;
@@ -25,6 +25,9 @@ use super::receipts::Receipts;
 use super::topic::Topic;
 use super::{Caller, ConnectionId, REQUIRED_OF_CLUSTER};
 use crate::source::SourceEvent;
+
+/// By then a proxy has acknowledged whatever it was sent.
+pub(crate) const ACKNOWLEDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// The change that brings the object in `yaml`.
 pub(crate) fn apply(yaml: &str) -> Change {
@@ -181,12 +184,14 @@ impl Mesh {
         }
     }
 
-    /// Until nobody has anything to say.
+    /// Until nobody has anything to say, even later.
     fn settle(&mut self) {
+        let received = Instant::now();
+        let later = received + ACKNOWLEDGED_AFTER;
         loop {
             let mut is_quiet = true;
             for proxy in &mut self.proxies {
-                while let Some(request) = proxy.client.next_request() {
+                while let Some(request) = proxy.client.next_request(later) {
                     let request = unframed(&request);
                     let intake = proxy.outbox.with(|connection| connection.receive(request)).unwrap();
                     self.index.intake(proxy.connection, intake, now());
@@ -195,7 +200,7 @@ impl Mesh {
                 while let Some(mut message) = proxy.outbox.with(leno_xds::server::Connection::next_response) {
                     proxy.pieces.extend(message.pieces().cloned());
                     let bytes = message.copy_to_bytes(message.remaining());
-                    for event in proxy.client.receive(unframed(&bytes)).unwrap() {
+                    for event in proxy.client.receive(unframed(&bytes), received).unwrap() {
                         proxy.act(event);
                     }
                     is_quiet = false;

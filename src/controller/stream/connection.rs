@@ -1,14 +1,17 @@
 //! The HTTP/2 connection of one proxy, and all streams on it.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, join_all};
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong};
 use leno_xds::message::Message;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 
+use super::bell::Bell;
 use super::peer::Peer;
 use super::{Server, Settings};
 
@@ -30,12 +33,7 @@ impl Server {
         // Head, glue and shared bytes of all that waits leave in one write and one TLS record.
         let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
         match tokio::time::timeout(self.settings.patience, builder().handshake(stream)).await {
-            Ok(Ok(connection)) => {
-                tokio::select! {
-                    () = self.streams(peer, connection) => (),
-                    () = self.farewell() => tracing::debug!("a proxy did not leave in time"),
-                }
-            }
+            Ok(Ok(connection)) => self.streams(peer, connection).await,
             Ok(Err(error)) => tracing::debug!(%error, "HTTP/2 could not begin"),
             Err(_elapsed) => tracing::debug!("HTTP/2 took too long to begin"),
         }
@@ -43,42 +41,61 @@ impl Server {
 
     /// Serves the streams of a connection. They have ended, and the publisher knows, when this does.
     async fn streams<T: AsyncRead + AsyncWrite + Unpin>(&self, peer: &Peer, mut connection: Connection<T, Message>) {
-        let dead = keep_alive(connection.ping_pong(), &self.settings);
-        tokio::pin!(dead);
-        let (mut calls, mut leaves) = (FuturesUnordered::new(), false);
+        let mut calls: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = Vec::new();
+        // It is looked at when it was itself woken: what comes from or goes to the proxy touches neither timers nor the token, which all
+        // connections share and lock.
+        let mut signal: Pin<Box<dyn Future<Output = Signal> + Send + '_>> = Box::pin(self.leave_or_dead(connection.ping_pong()));
+        let (for_connection, mut for_signal) = (Bell::new(), Bell::new());
         loop {
-            tokio::select! {
+            let next = poll_fn(|context| {
+                for_connection.mute();
                 // What is to be written is gathered before the connection writes.
-                biased;
-                Some(()) = calls.next(), if !calls.is_empty() => (),
-                accepted = connection.accept() => match accepted {
-                    Some(Ok((request, respond))) => calls.push(self.exchange(peer, request, respond)),
-                    Some(Err(error)) => {
-                        tracing::debug!(%error, "connection ended");
-                        break;
-                    }
-                    None => break,
-                },
-                () = &mut dead => {
-                    tracing::debug!("a proxy did not answer a ping");
+                calls.retain_mut(|call| call.as_mut().poll(context).is_pending());
+                if let Poll::Ready(signal) = for_signal.look(context, |context| signal.as_mut().poll(context)) {
+                    return Poll::Ready(Either::Left(signal));
+                }
+                for_connection.look(context, |context| connection.poll_accept(context)).map(Either::Right)
+            });
+            match next.await {
+                Either::Right(Some(Ok((request, respond)))) => calls.push(Box::pin(self.exchange(peer, request, respond))),
+                Either::Right(Some(Err(error))) => {
+                    tracing::debug!(%error, "connection ended");
                     break;
                 }
-                () = self.cancel.cancelled(), if !leaves => {
-                    leaves = true;
+                Either::Right(None) => break,
+                Either::Left(Signal::Leave) => {
                     connection.graceful_shutdown();
+                    signal = Box::pin(tokio::time::sleep(self.settings.farewell).map(|()| Signal::Late));
+                    for_signal = Bell::new();
+                }
+                Either::Left(signal) => {
+                    tracing::debug!(?signal, "ending a connection");
+                    break;
                 }
             }
         }
         // Without their connection all of them end.
         drop(connection);
-        while calls.next().await.is_some() {}
+        join_all(calls).await;
     }
 
-    /// Ends when connections have had their time to end at shutdown.
-    async fn farewell(&self) {
-        self.cancel.cancelled().await;
-        tokio::time::sleep(self.settings.farewell).await;
+    async fn leave_or_dead(&self, pings: Option<PingPong>) -> Signal {
+        tokio::select! {
+            () = self.cancel.cancelled() => Signal::Leave,
+            () = keep_alive(pings, &self.settings) => Signal::Dead,
+        }
     }
+}
+
+/// What ends a connection from this side.
+#[derive(Clone, Copy, Debug)]
+enum Signal {
+    /// The process is to end: no new streams.
+    Leave,
+    /// The proxy has not left in time.
+    Late,
+    /// The proxy has not answered a ping.
+    Dead,
 }
 
 fn builder() -> Builder {
@@ -94,10 +111,10 @@ fn builder() -> Builder {
 
 /// Ends when a ping was not answered in time.
 async fn keep_alive(pings: Option<PingPong>, settings: &Settings) {
-    let (mut pings, every, timeout): (_, Duration, _) = (pings.expect("asked for once"), settings.ping_after, settings.ping_timeout);
+    let mut pings = pings.expect("asked for once");
     loop {
-        tokio::time::sleep(every).await;
-        if !matches!(tokio::time::timeout(timeout, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+        tokio::time::sleep(settings.ping_after).await;
+        if !matches!(tokio::time::timeout(settings.ping_timeout, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
             return;
         }
     }

@@ -92,25 +92,22 @@ impl Server {
                 return end(respond, &Ending { code, message: stranger.to_string() });
             }
         };
-        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else { return end(respond, &farewell()) };
+        let Ok((id, outbox)) = self.publisher.connect(self.settings.limits, caller.clone()).await else {
+            return end(respond, &Ending::shutdown());
+        };
         if let Some(mut stream) = begin(respond) {
-            let others = async {
-                tokio::join!(self.read(id, &outbox, &caller, body), self.leave(&outbox));
+            // That the proxy has nothing more to say ends the stream by what is written last.
+            let read = async {
+                self.read(id, &outbox, &caller, body).await;
                 std::future::pending().await
             };
             tokio::select! {
                 biased;
-                () = others => (),
+                () = read => (),
                 () = write(&mut stream, &outbox, self.publisher.counters()) => (),
             }
         }
         self.publisher.disconnect(id).await;
-    }
-
-    /// At shutdown, tells the proxy to connect again.
-    async fn leave(&self, outbox: &Outbox) {
-        self.cancel.cancelled().await;
-        outbox.end(farewell());
     }
 
     /// Reads until the stream ends, and says how it ended.
@@ -141,15 +138,19 @@ impl Server {
             // What fails here is a stream that has ended, which the next call tells.
             let _ended = body.flow_control().release_capacity(piece.len());
             decoder.push(&piece);
+            // A proxy's answers come several at a time.
+            let mut intake = Vec::new();
             while let Some(message) = decoder.next()? {
                 first_until = None;
-                let (intake, node) =
-                    outbox.with(|connection| Ok::<_, ServerError>((connection.receive(message)?, connection.node().cloned())))?;
-                check(caller, node.as_ref(), &intake)?;
-                // An answer makes room for what waits.
-                outbox.wake();
-                self.publisher.intake(id, intake).await?;
+                intake.extend(outbox.with(|connection| {
+                    let intake = connection.receive(message)?;
+                    check(caller, connection.node(), &intake)?;
+                    Ok::<_, ExchangeError>(intake)
+                })?);
             }
+            // An answer makes room for what waits.
+            outbox.wake();
+            self.publisher.intake(id, intake).await?;
         }
         Ok(decoder.finish()?)
     }
@@ -157,8 +158,4 @@ impl Server {
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn farewell() -> Ending {
-    Ending { code: code::UNAVAILABLE, message: "this controller is shutting down: connect again".to_owned() }
 }

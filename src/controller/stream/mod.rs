@@ -8,9 +8,10 @@
 //! Everything is bounded: connections, streams of one connection, the time for a handshake and for the first request, the length
 //! of a message, subscriptions. Dead peers are found by pings.
 //!
-//! Reading order: [`serve`], `connection`, `exchange`, `answer`; `peer` (who the client is), `sign`.
+//! Reading order: [`serve`], `connection` (with `bell`), `exchange`, `answer`; `peer` (who the client is), `sign`.
 
 mod answer;
+mod bell;
 mod connection;
 mod exchange;
 mod peer;

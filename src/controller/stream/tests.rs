@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -31,7 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 mod identity;
 
 use super::{Settings, serve};
-use crate::publish::tests::{address, changed, endpoints_of, id, listed, mesh, service, slice};
+use crate::publish::tests::{ACKNOWLEDGED_AFTER, address, changed, endpoints_of, id, listed, mesh, service, slice};
 use crate::publish::{Publisher, REQUIRED_OF_CLUSTER};
 use crate::source::SourceEvent;
 
@@ -142,7 +142,7 @@ impl Client {
     }
 
     async fn write(&mut self) {
-        while let Some(request) = self.subscriptions.next_request() {
+        while let Some(request) = self.subscriptions.next_request(Instant::now() + ACKNOWLEDGED_AFTER) {
             self.requests.send(Ok(Frame::data(request))).await.unwrap();
         }
     }
@@ -156,7 +156,7 @@ impl Client {
     async fn next(&mut self) -> Result<Vec<Event>, HeaderMap> {
         loop {
             if let Some(message) = self.decoder.next().unwrap() {
-                let events = self.subscriptions.receive(message).unwrap();
+                let events = self.subscriptions.receive(message, Instant::now()).unwrap();
                 self.write().await;
                 return Ok(events);
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body_util::BodyExt;
 use http_body_util::StreamBody;
@@ -22,7 +22,7 @@ use rustls::client::ResolvesClientCert as _;
 use rustls_pki_types::ServerName;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::{ConnectError, connect, grpc};
 use super::held::{Held, Told};
@@ -158,15 +158,17 @@ impl Control {
         let mut reading = Reading { body: response.into_body(), decoder: Decoder::new(MESSAGE_BYTES_MAX) };
         loop {
             flush(held, &requests)?;
+            let answer_by = held.subscriptions.answer_by();
             let message = tokio::select! {
                 message = reading.next() => message?,
+                () = sleep_until(answer_by.map_or_else(Instant::now, Instant::from_std)), if answer_by.is_some() => continue,
                 word = self.next_word() => {
                     let Some(word) = word else { return Ok(()) };
                     self.hear(held, word);
                     continue;
                 }
             };
-            for event in held.subscriptions.receive(message)? {
+            for event in held.subscriptions.receive(message, Instant::now().into_std())? {
                 if let Event::Trust(trust) = &event {
                     self.say(Heard::Trust(Arc::clone(trust)));
                 }
@@ -301,12 +303,16 @@ impl Reading {
     }
 }
 
-/// Writes everything there is to say.
+/// Writes everything there is to say now, in one piece: the controller then reads it at once.
 fn flush(held: &mut Held, requests: &Requests) -> Result<(), StreamError> {
-    while let Some(message) = held.subscriptions.next_request() {
-        requests.send(Ok(Frame::data(message))).map_err(|_closed| StreamError::Ended)?;
+    let (now, mut piece) = (Instant::now().into_std(), BytesMut::new());
+    while let Some(message) = held.subscriptions.next_request(now) {
+        piece.extend_from_slice(&message);
     }
-    Ok(())
+    if piece.is_empty() {
+        return Ok(());
+    }
+    requests.send(Ok(Frame::data(piece.freeze()))).map_err(|_closed| StreamError::Ended)
 }
 
 /// An error where the response's head says that there will be no stream.

@@ -10,11 +10,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use leno_xds::frame::{Decoder, PREFIX_BYTES};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::ControllerAddress;
@@ -60,6 +62,7 @@ impl Says {
 pub(crate) struct Fake {
     pub(crate) address: ControllerAddress,
     seen: Arc<Mutex<Vec<Seen>>>,
+    said: watch::Sender<Vec<Bytes>>,
 }
 
 impl Fake {
@@ -71,16 +74,21 @@ impl Fake {
         let acceptor = TlsAcceptor::from(Arc::new(server_config(certificate.der().clone(), &key, clients)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let fake = Self { address: ControllerAddress { address, name: "localhost".try_into().unwrap(), tls }, seen: Arc::default() };
-        let seen = Arc::clone(&fake.seen);
+        let fake = Self {
+            address: ControllerAddress { address, name: "localhost".try_into().unwrap(), tls },
+            seen: Arc::default(),
+            said: watch::Sender::default(),
+        };
+        let (seen, said) = (Arc::clone(&fake.seen), fake.said.clone());
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, seen, says) = (acceptor.clone(), Arc::clone(&seen), says.clone());
+                let (acceptor, seen, said, says) = (acceptor.clone(), Arc::clone(&seen), said.clone(), says.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-                    let service = service_fn(move |request| answer(request, certificate.clone(), Arc::clone(&seen), says.clone()));
+                    let service =
+                        service_fn(move |request| answer(request, certificate.clone(), (Arc::clone(&seen), said.clone()), says.clone()));
                     let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                     // A client that goes away is no failure of the test.
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
@@ -93,6 +101,11 @@ impl Fake {
     /// Everything it was asked, in order.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// What comes on streams after their first message, piece by piece.
+    pub(crate) fn said(&self) -> watch::Receiver<Vec<Bytes>> {
+        self.said.subscribe()
     }
 }
 
@@ -118,10 +131,11 @@ type Answer = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
 async fn answer(
     mut request: Request<Incoming>,
     certificate: Option<CertificateDer<'static>>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    (seen, heard): (Arc<Mutex<Vec<Seen>>>, watch::Sender<Vec<Bytes>>),
     says: impl Fn(&Seen) -> Says,
 ) -> Result<Response<Answer>, Infallible> {
-    let message = request.body_mut().frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    let piece = request.body_mut().frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    let message = first_message(&piece);
     let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let one = Seen { path: request.uri().path().to_owned(), authorization: authorization.unwrap_or_default(), certificate, message };
     let said = says(&one);
@@ -135,12 +149,24 @@ async fn answer(
     } else {
         // The client's half is kept, as a stream that goes on.
         let open = futures_util::stream::once(async move {
-            while request.body_mut().frame().await.is_some() {}
+            while let Some(frame) = request.body_mut().frame().await {
+                if let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) {
+                    heard.send_modify(|said| said.push(data));
+                }
+            }
             std::future::pending().await
         });
         Box::pin(http_body_util::StreamBody::new(futures_util::StreamExt::chain(futures_util::stream::iter(frames), open)))
     };
     Ok(response.body(body).unwrap())
+}
+
+/// The first of the gRPC messages in `piece`, with its prefix.
+fn first_message(piece: &Bytes) -> Bytes {
+    let mut decoder = Decoder::new(piece.len());
+    decoder.push(piece);
+    let bytes = decoder.next().unwrap().map_or(0, |message| PREFIX_BYTES + message.len());
+    piece.slice(..bytes)
 }
 
 fn fields(fields: &[(&'static str, String)]) -> HeaderMap {

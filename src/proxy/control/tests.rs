@@ -8,6 +8,7 @@ use bytes::Bytes;
 use leno_core::names::{Identity, WorkloadId};
 use leno_core::workload::Workload;
 use leno_xds::encode::encode_workload;
+use leno_xds::frame::Decoder;
 use leno_xds::security::{decode_held, encode_trust};
 use leno_xds::subject::{ResourceType, Subject};
 use leno_xds::wire::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -95,6 +96,28 @@ fn resource(of: ResourceType, name: &str, value: Bytes) -> Bytes {
     let resource = Any { type_url: type_url.clone(), value };
     let resource = Resource { version: "1".to_owned(), name: name.to_owned(), resource: Some(resource), aliases: Vec::new() };
     frame::encode(&DeltaDiscoveryResponse { type_url, resources: vec![resource], nonce: "1".to_owned(), ..Default::default() })
+}
+
+#[tokio::test]
+async fn what_was_taken_is_acknowledged_though_nothing_else_is_said() {
+    let root = Arc::new(Authority::new("mesh"));
+    let signer = Arc::clone(&root);
+    let fake = Fake::start(Some(&root), move |seen| {
+        let trusted = resource(ResourceType::Trust, &Subject::Trust.to_string(), encode_trust(&trust(&[&signer])));
+        if seen.path == SIGN_PATH { signed(&signer, seen) } else { stream(vec![trusted]) }
+    })
+    .await;
+    let _proxy = Proxy::start(&fake);
+    let types = |said: &Vec<Bytes>| {
+        let mut decoder = Decoder::new(1 << 20);
+        said.iter().for_each(|piece| decoder.push(piece));
+        std::iter::from_fn(|| decoder.next().unwrap())
+            .map(|message| DeltaDiscoveryRequest::decode(message).unwrap().type_url)
+            .collect::<Vec<_>>()
+    };
+    let expected: Vec<String> = [ResourceType::Workload, ResourceType::Trust].map(|of| of.url().to_owned()).into();
+    let mut said = fake.said();
+    timeout(PATIENCE, said.wait_for(|said| types(said) == expected)).await.expect("acknowledged in time").unwrap();
 }
 
 fn leaf(seen: &Seen) -> Option<&CertificateDer<'static>> {

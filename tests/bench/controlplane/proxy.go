@@ -22,7 +22,7 @@ const (
 )
 
 // proxy is one simulated sidecar. It subscribes to some services and then, as each comes, to its
-// endpoints, and acknowledges every response.
+// endpoints, and acknowledges every response, as late as a proxy does.
 type proxy struct {
 	number   int
 	nodeID   string // namespace/pod
@@ -107,18 +107,27 @@ func (p *proxy) stream(ctx context.Context) error {
 		return err
 	}
 	missing := p.wanted()
+	var waiting acknowledgements
 	for {
-		message, err := stream.receive()
+		message, err := stream.receive(waiting.by)
 		if err != nil {
 			return err
 		}
-		response := p.take(message, time.Now())
-		if !p.mute {
-			if err := stream.send(deltaRequest{typeURL: response.typeURL, nonce: response.nonce}.encode()); err != nil {
+		now := time.Now()
+		var endpoints []string
+		if message != nil {
+			response := p.take(message, now)
+			if !p.mute {
+				waiting.add(response, now)
+			}
+			endpoints = p.settle(response, missing)
+		}
+		if len(endpoints) > 0 || waiting.due(now) {
+			if err := waiting.send(stream); err != nil {
 				return err
 			}
 		}
-		if endpoints := p.settle(response, missing); len(endpoints) > 0 {
+		if len(endpoints) > 0 {
 			if err := stream.send(deltaRequest{typeURL: endpointsType, subscribe: endpoints}.encode()); err != nil {
 				return err
 			}

@@ -152,6 +152,31 @@ func TestResponsesLongerThanTheWindowsArriveWholeAndAreAnsweredOneByOne(t *testi
 	}
 }
 
+func TestAMessageThatComesAfterOneThatDidNotInTimeIsReadWhole(t *testing.T) {
+	contents := make(chan string, 1)
+	address, _ := serve(t, contents)
+	connection, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	stream, err := openStream(connection, address, deltaStream, streamWindow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.send(deltaRequest{typeURL: serviceType, subscribe: []string{"ns-0/svc-0"}}.encode()); err != nil {
+		t.Fatal(err)
+	}
+	if message, err := stream.receive(time.Now().Add(10 * time.Millisecond)); message != nil || err != nil {
+		t.Fatalf("got %q and %v before anything was sent", message, err)
+	}
+	contents <- "a service"
+	message, err := stream.receive(time.Now().Add(time.Minute))
+	if err != nil || !slices.Equal(decodeResponse(message).names, []string{"ns-0/svc-0"}) {
+		t.Errorf("got %q and %v", message, err)
+	}
+}
+
 func TestAProxyThatIsMuteAcknowledgesNothing(t *testing.T) {
 	contents := make(chan string, 2)
 	address, requests := serve(t, contents)

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"net"
+	"os"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -26,6 +29,7 @@ const (
 // in one write when the caller next waits for a message, as it does from a proxy.
 type grpcStream struct {
 	connection net.Conn
+	reader     *bufio.Reader
 	framer     *http2.Framer
 	out        bytes.Buffer
 	waiting    []byte // beyond what the server's windows allow
@@ -40,7 +44,8 @@ type grpcStream struct {
 // openStream begins a call of `path`. `window` is how much the server may send unread.
 func openStream(connection net.Conn, authority, path string, window int) (*grpcStream, error) {
 	s := &grpcStream{connection: connection, mayStream: defaultWindow, mayAll: defaultWindow, initial: defaultWindow, window: window}
-	s.framer = http2.NewFramer(&s.out, &bufferedReader{source: connection})
+	s.reader = bufio.NewReaderSize(connection, readBuffer)
+	s.framer = http2.NewFramer(&s.out, s.reader)
 	s.framer.SetReuseFrames()
 	s.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	s.out.WriteString(http2.ClientPreface)
@@ -82,13 +87,17 @@ func (s *grpcStream) release() error {
 	return err
 }
 
-// receive writes what is in line and waits for the next message, which is valid until the next call.
-func (s *grpcStream) receive() ([]byte, error) {
+// receive writes what is in line and waits for the next message, which is valid until the next call. No message has come
+// `until` then: there is none, and no error. A zero time is no limit.
+func (s *grpcStream) receive(until time.Time) ([]byte, error) {
 	for {
 		if message, ok := s.cut(); ok {
 			return message, nil
 		}
 		if err := s.flush(); err != nil {
+			return nil, err
+		}
+		if there, err := s.await(until); err != nil || !there {
 			return nil, err
 		}
 		frame, err := s.framer.ReadFrame()
@@ -99,6 +108,24 @@ func (s *grpcStream) receive() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// await waits until a frame begins. Frames themselves are read without a limit, as one that is read in part would be lost.
+func (s *grpcStream) await(until time.Time) (there bool, err error) {
+	if until.IsZero() {
+		return true, nil
+	}
+	if err := s.connection.SetReadDeadline(until); err != nil {
+		return false, err
+	}
+	_, err = s.reader.Peek(1)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, s.connection.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, s.connection.SetReadDeadline(time.Time{})
 }
 
 func (s *grpcStream) cut() (message []byte, ok bool) {
@@ -178,27 +205,4 @@ func (s *grpcStream) replenish(count int) error {
 		return err
 	}
 	return s.framer.WriteWindowUpdate(streamID, increment)
-}
-
-// bufferedReader reads ahead, but holds no buffer while the connection rests.
-type bufferedReader struct {
-	source io.Reader
-	rest   []byte
-}
-
-func (r *bufferedReader) Read(into []byte) (int, error) {
-	if len(r.rest) == 0 {
-		var buffer [readBuffer]byte
-		count, err := r.source.Read(buffer[:])
-		if err != nil {
-			return 0, err
-		}
-		if count <= len(into) {
-			return copy(into, buffer[:count]), nil
-		}
-		r.rest = append(r.rest[:0], buffer[:count]...)
-	}
-	count := copy(into, r.rest)
-	r.rest = r.rest[count:]
-	return count, nil
 }

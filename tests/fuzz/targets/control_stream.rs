@@ -4,6 +4,8 @@
 //! bytes of one resource that was subscribed to, 5 and above as a response message.
 #![no_main]
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use leno_core::endpoints::EndpointsId;
 use leno_core::names::{ServiceId, WorkloadId};
@@ -45,7 +47,7 @@ fn subscribed() -> Subscriptions {
     let mut subscriptions = Subscriptions::new(&WorkloadId::new("shop", "web-1"));
     subjects().into_iter().for_each(|subject| subscriptions.subscribe(subject));
     subscriptions.connected();
-    while subscriptions.next_request().is_some() {}
+    while subscriptions.next_request(Instant::now()).is_some() {}
     subscriptions
 }
 
@@ -78,17 +80,20 @@ fn messages(stream: &[u8], step: usize) -> (Vec<Bytes>, bool) {
     (messages, false)
 }
 
-/// One response gives one answer, with its nonce, and a refusal in it exactly if something was refused.
+/// One response gives one answer in time, with its nonce, and a refusal in it exactly if something was refused; that is said at once.
 fn receive(subscriptions: &mut Subscriptions, message: Bytes) -> Option<Vec<Event>> {
     let response = discovery::DeltaDiscoveryResponse::decode(message.clone());
-    let events = subscriptions.receive(message).ok()?;
+    let now = Instant::now();
+    let events = subscriptions.receive(message, now).ok()?;
     let response = response.expect("it was decoded before");
-    let answer = subscriptions.next_request().expect("every response is answered");
+    let by = subscriptions.answer_by().expect("every response is answered");
+    let answer = subscriptions.next_request(by).expect("it is time");
     let answer = discovery::DeltaDiscoveryRequest::decode(&answer[frame::PREFIX_BYTES..]).expect("an answer is a request");
     assert_eq!((answer.response_nonce, answer.type_url), (response.nonce, response.type_url));
     let refused = events.iter().filter(|event| matches!(event, Event::Rejected { .. })).count();
     assert_eq!(answer.error_detail.map_or(0, |status| status.details.len()), refused, "refusals are told one by one");
-    assert!(subscriptions.next_request().is_none(), "nothing else is to be said");
+    assert!(refused == 0 || by == now, "a refusal does not wait");
+    assert!(subscriptions.next_request(by).is_none(), "nothing else is to be said");
     for subject in subjects() {
         assert!(subscriptions.wants(&subject), "a subscription is lost");
     }
