@@ -15,9 +15,6 @@ use super::watch::{Abuse, Watch};
 use crate::buffers::Buffer;
 use crate::io::Io;
 
-/// How much is read on of a peer that was told to go.
-const PART_BYTES_MAX: usize = 1024 * 1024;
-
 /// What was found out about the peer of a connection.
 pub(super) type Found = Rc<Cell<Option<Abuse>>>;
 
@@ -35,8 +32,6 @@ struct Guard {
     head_timeout: Duration,
     /// Set while a header block is open.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What is still read, and forgotten, of a peer that was told to go.
-    left: usize,
 }
 
 impl Rewind {
@@ -48,8 +43,7 @@ impl Rewind {
     /// A connection that somebody has opened to this proxy.
     pub(super) fn watched(io: Io, first: Option<Buffer>, head_timeout: Duration) -> (Self, Found) {
         let found = Found::default();
-        let guard =
-            Guard { watch: Watch::new(Instant::now()), found: Rc::clone(&found), head_timeout, deadline: None, left: PART_BYTES_MAX };
+        let guard = Guard { watch: Watch::new(Instant::now()), found: Rc::clone(&found), head_timeout, deadline: None };
         (Self { io, first, guard: Some(Box::new(guard)) }, found)
     }
 
@@ -66,22 +60,6 @@ impl Rewind {
             }
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl Rewind {
-    /// Waits for the end of a peer that was told to go. Closed before, what it has sent and nobody has read would make a reset of it,
-    /// which overtakes the GOAWAY. Who sends on and on is left to whoever set a time for this.
-    fn poll_parted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(guard) = self.guard.as_mut().filter(|guard| guard.found.get().is_some()) else { return Poll::Ready(Ok(())) };
-        let mut block = [0; 4096];
-        while guard.left > 0 {
-            match ready!(self.io.poll_read(cx, &mut block)) {
-                Ok(read @ 1..) => guard.left = guard.left.saturating_sub(read),
-                Ok(0) | Err(_) => return Poll::Ready(Ok(())),
-            }
-        }
-        Poll::Pending
     }
 }
 
@@ -138,8 +116,7 @@ impl AsyncWrite for Rewind {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        self.poll_parted(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
