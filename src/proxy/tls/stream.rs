@@ -12,6 +12,7 @@
 mod state;
 #[cfg(test)]
 mod tests;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -104,14 +105,10 @@ impl TlsStream {
 
     /// Reads what is there; `WouldBlock` when nothing is. `Ok(0)` is the end, said by the peer.
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        self.read_asking(into, Ask::Runtime)
-    }
-
-    fn read_asking(&self, into: &mut [u8], ask: Ask) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         let mut filled = 0;
         while filled < into.len() {
-            match self.find(&mut state, ask, into.len()) {
+            match self.find(&mut state, Ask::Runtime, into.len()) {
                 Ok(true) => filled += state.take(&mut into[filled..]),
                 Ok(false) => break,
                 // What is there is told first; the error comes again.
