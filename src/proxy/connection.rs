@@ -227,9 +227,9 @@ async fn inbound(io: Io, peer: SocketAddr, app: SocketAddr, port: u16, context: 
     }
 }
 
-/// What another proxy carries without looking at it: one connection, or many.
+/// What another proxy carries without looking at it, or in tunnels: one connection, or many.
 pub(crate) fn unread(connection: Box<Connection>, inner: Inner) -> Met {
-    if inner == Inner::Tunnel { Met::Tunnel(connection) } else { Met::Opaque(connection, None) }
+    if inner.is_tunnel() { Met::Tunnel(connection) } else { Met::Opaque(connection, None) }
 }
 
 async fn by_protocol(connection: Box<Connection>, protocol: Protocol) -> Option<Met> {

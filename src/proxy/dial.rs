@@ -291,21 +291,32 @@ async fn in_turn(in_flight: &InFlight, connection: &Connection) -> Result<(), Re
     Ok(())
 }
 
-/// Connects to an endpoint for bytes that are not looked at: through a tunnel, where it has to prove who it is.
+/// Connects to an endpoint for HTTP/1, or for bytes that are not looked at: through a tunnel, where it has to prove who it is.
 pub(crate) async fn reach(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
-    match peer.identity() {
-        Some(_) => peer.tunnels.open(peer, carries, limit, context).await,
-        None => dial_within(peer, carries, limit, context).await,
+    match (peer.identity(), carries) {
+        (None, _) | (Some(_), Carries::Http2) => dial_within(peer, carries, limit, context).await,
+        (Some(_), Carries::Http1) if peer.goes_alone() => dial_within(peer, carries, limit, context).await,
+        (Some(_), Carries::Http1) => peer.http_tunnels.open(peer, carries, limit, context).await,
+        (Some(_), Carries::Bytes | Carries::OwnTls) => peer.tunnels.open(peer, carries, limit, context).await,
     }
 }
 
-/// Dials a peer and, where it must, has it prove who it is; both within the connect timeout.
+/// Dials a peer and, where it must, has it prove who it is; both within the connect timeout. The connection is nobody else's.
 pub(crate) async fn dial_peer(peer: &Peer, carries: Carries, context: &Context) -> Result<Io, DialError> {
     dial_within(peer, carries, context.settings.connect_timeout, context).await
 }
 
 /// The same within `limit`.
 pub(crate) async fn dial_within(peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
+    let inner = match carries {
+        Carries::Http1 | Carries::Http2 => Inner::Http,
+        Carries::Bytes | Carries::OwnTls => Inner::Tcp,
+    };
+    dial_for(peer, carries, inner, limit, context).await
+}
+
+/// The same for a connection with `inner` in it, where it is mutual TLS.
+pub(crate) async fn dial_for(peer: &Peer, carries: Carries, inner: Inner, limit: Duration, context: &Context) -> Result<Io, DialError> {
     let settings = &context.settings;
     let mut is_connected = false;
     let reached = timeout(limit, async {
@@ -320,10 +331,6 @@ pub(crate) async fn dial_within(peer: &Peer, carries: Carries, limit: Duration, 
         if settings.intercepts && stream.local_addr().is_ok_and(|own| own.ip() == peer.address().ip()) {
             return Ok(Io::Plain(stream));
         }
-        let inner = match carries {
-            Carries::Http1 | Carries::Http2 => Inner::Http,
-            Carries::Bytes | Carries::OwnTls => Inner::Tunnel,
-        };
         let secured = TlsStream::connect(stream, peer.address().ip(), identity, inner, &context.security, &context.buffers);
         secured.await.map(|stream| Io::Tls(Box::new(stream))).map_err(DialError::Tls)
     });

@@ -24,6 +24,7 @@ use crate::concurrency::Held;
 use crate::http2::upstream::Upstreams;
 use crate::io::Io;
 use crate::resilience::{self, Attempt};
+use crate::tls::Inner;
 use crate::tunnel::links::Tunnels;
 use crate::worker::Context;
 
@@ -34,6 +35,7 @@ pub struct Peer {
     in_flight: Cell<u32>,
     resting: RefCell<Vec<Resting>>,
     pub(crate) http2: Upstreams,
+    pub(crate) http_tunnels: Tunnels,
     pub(crate) tunnels: Tunnels,
 }
 
@@ -109,6 +111,9 @@ pub struct Peers {
     by_place: RefCell<HashMap<Place, Weak<Peer>, RandomState>>,
 }
 
+/// Requests of HTTP/1 under way to a peer of the mesh that have a connection each. What comes beyond shares tunnels.
+const ALONE_MAX: u32 = 2;
+
 /// How many connections may rest, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct RestLimits {
@@ -144,7 +149,8 @@ impl Peers {
             in_flight: Cell::new(0),
             resting: RefCell::default(),
             http2: Upstreams::default(),
-            tunnels: Tunnels::default(),
+            http_tunnels: Tunnels::with(Inner::HttpTunnel),
+            tunnels: Tunnels::with(Inner::Tunnel),
         };
         let peer = Rc::new(peer);
         peers.insert(place, Rc::downgrade(&peer));
@@ -159,6 +165,7 @@ impl Peers {
                 .borrow_mut()
                 .retain(|resting| now.saturating_duration_since(resting.since) < resting.time_max && looks_quiet(&resting.io));
             peer.http2.sweep(now);
+            peer.http_tunnels.sweep(now);
             peer.tunnels.sweep(now);
             true
         });
@@ -208,11 +215,25 @@ impl Peer {
         InFlight { peer: Rc::clone(self), attempt: None, held: Held::default(), measured: None }
     }
 
+    /// Whether a request of HTTP/1 that is under way there has a connection to itself, and no stream of a tunnel.
+    ///
+    /// Alone it costs least and waits for nobody. Where several are under way at once, their frames share records and system calls.
+    pub(crate) fn goes_alone(&self) -> bool {
+        self.identity().is_none() || self.in_flight() <= ALONE_MAX
+    }
+
     /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
     /// the kernel is asked, so that a close that has arrived is never overlooked.
     pub fn reuse(&self, now: Instant, sure: Sure) -> Option<Io> {
+        let goes_alone = self.goes_alone();
         let mut resting = self.resting.borrow_mut();
-        while let Some(candidate) = resting.pop() {
+        loop {
+            let last = resting.iter().rposition(|resting| matches!(resting.io, Io::Tunnelled(_)) != goes_alone);
+            let candidate = match last {
+                Some(place) => resting.remove(place),
+                None if goes_alone => return None,
+                None => resting.pop()?,
+            };
             let fresh = now.saturating_duration_since(candidate.since) < candidate.time_max;
             let open = match sure {
                 Sure::AsKnown => looks_quiet(&candidate.io),
@@ -222,7 +243,6 @@ impl Peer {
                 return Some(candidate.io);
             }
         }
-        None
     }
 
     /// A connection whose last response is complete comes to rest.

@@ -9,7 +9,7 @@ use super::body::{Body, Plain};
 use super::head::{self, HEAD_BYTES_MAX, Head, HeadError};
 use super::response::{Asked, Response};
 use crate::buffers::Buffers;
-use crate::dial::{dial_peer, may_use};
+use crate::dial::{may_use, reach};
 use crate::io::Io;
 use crate::mirror::{self, ANSWER_MAX, Copy, Next, Outcome};
 use crate::pool::{Peer, Sure};
@@ -43,7 +43,10 @@ async fn connect(peer: &Peer, context: &Context) -> Result<Io, Outcome> {
     may_use(peer, context).map_err(|error| Outcome::from(error.refusal()))?;
     match peer.reuse(Instant::now(), Sure::AskKernel) {
         Some(io) => Ok(io),
-        None => Box::pin(dial_peer(peer, Carries::Http1, context)).await.map_err(|error| error.refusal().into()),
+        None => {
+            let dialled = reach(peer, Carries::Http1, context.settings.connect_timeout, context);
+            Box::pin(dialled).await.map_err(|error| error.refusal().into())
+        }
     }
 }
 

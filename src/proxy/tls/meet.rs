@@ -116,7 +116,7 @@ impl TlsStream {
 impl Shaken {
     /// Forgets what the peer has shown, unless it is looked at again.
     fn keep_chain_of(&mut self, inner: Inner) {
-        if inner != Inner::Tunnel {
+        if !inner.is_tunnel() {
             self.chain = Vec::new();
         }
     }

@@ -39,6 +39,8 @@ pub use verify::Wrong;
 
 /// The protocol inside is HTTP; its preface tells the version.
 pub const ALPN_HTTP: &[u8] = b"leno/http";
+/// Connections of HTTP/1 are streams inside.
+pub const ALPN_HTTP_TUNNEL: &[u8] = b"leno/http-tunnel";
 /// Connections of apps are streams inside, whose bytes are not looked at.
 pub const ALPN_TUNNEL: &[u8] = b"leno/tunnel";
 /// The bytes inside are not looked at.
@@ -49,6 +51,8 @@ pub const ALPN_TCP: &[u8] = b"leno/tcp";
 pub enum Inner {
     /// HTTP of any version.
     Http,
+    /// Connections of HTTP/1, many of them, each a stream of HTTP/2.
+    HttpTunnel,
     /// Connections of apps, many of them, each a stream of HTTP/2.
     Tunnel,
     /// Bytes that are not looked at: one connection of an app.
@@ -60,6 +64,7 @@ impl Inner {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http => ALPN_HTTP,
+            Self::HttpTunnel => ALPN_HTTP_TUNNEL,
             Self::Tunnel => ALPN_TUNNEL,
             Self::Tcp => ALPN_TCP,
         }
@@ -69,6 +74,7 @@ impl Inner {
     pub fn offers(self) -> &'static [&'static [u8]] {
         match self {
             Self::Http => &[ALPN_HTTP],
+            Self::HttpTunnel => &[ALPN_HTTP_TUNNEL, ALPN_HTTP],
             Self::Tunnel => &[ALPN_TUNNEL, ALPN_TCP],
             Self::Tcp => &[ALPN_TCP],
         }
@@ -76,7 +82,12 @@ impl Inner {
 
     /// The one with this name.
     pub fn of(alpn: &[u8]) -> Option<Self> {
-        [Self::Http, Self::Tunnel, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
+        [Self::Http, Self::HttpTunnel, Self::Tunnel, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
+    }
+
+    /// Whether many connections are carried in it.
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Self::HttpTunnel | Self::Tunnel)
     }
 }
 

@@ -22,8 +22,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::UnixTime;
 
+use super::Inner;
 use super::verify::{MeshClient, Roots, ServerIs};
-use super::{ALPN_HTTP, ALPN_TCP, ALPN_TUNNEL, Inner};
 use crate::identity::Credentials;
 
 /// Configurations kept at once: identities that an app talks to.
@@ -139,7 +139,8 @@ impl Security {
         let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(&[&rustls::version::TLS13])?;
         let config = config.with_client_cert_verifier(Arc::new(MeshClient { roots }));
         let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec(), ALPN_TUNNEL.to_vec(), ALPN_TCP.to_vec()];
+        // The server's order counts (RFC 7301 section 3.2): who offers a tunnel gets one.
+        config.alpn_protocols = [Inner::HttpTunnel, Inner::Http, Inner::Tunnel, Inner::Tcp].map(|inner| inner.alpn().to_vec()).into();
         config.enable_secret_extraction = true;
         // Sessions travel in tickets, so that a server remembers nothing of its clients.
         config.ticketer = Ticketer::new()?;

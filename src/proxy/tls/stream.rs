@@ -270,6 +270,12 @@ impl TlsStream {
         Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
     }
 
+    /// Whether the connection beneath is open, as the kernel knows it now: neither its end nor a reset comes next.
+    pub fn is_open(&self) -> bool {
+        let seen = rustix::net::recv(&self.tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(seen, Ok((1.., _)) | Err(rustix::io::Errno::AGAIN))
+    }
+
     /// Whether nothing is there to be read, neither bytes nor the end, as the kernel knows it now. What TLS says to itself
     /// (a ticket, new keys) does not count.
     pub fn is_quiet(&self) -> bool {

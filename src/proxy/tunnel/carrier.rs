@@ -5,12 +5,22 @@
 
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tls::TlsStream;
+
+/// The connection of a tunnel, for whom it is not kept open.
+pub(super) struct Watched(Weak<TlsStream>);
+
+impl Watched {
+    /// Whether the connection is open, as the kernel knows it now; costs a system call.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.upgrade().is_some_and(|stream| stream.is_open())
+    }
+}
 
 /// One end is `h2`'s, the other its driver's.
 #[derive(Clone)]
@@ -19,6 +29,11 @@ pub(super) struct Carrier(Rc<TlsStream>);
 impl Carrier {
     pub(super) fn new(stream: TlsStream) -> Self {
         Self(Rc::new(stream))
+    }
+
+    /// For looking at the connection as long as it is driven.
+    pub(super) fn watched(&self) -> Watched {
+        Watched(Rc::downgrade(&self.0))
     }
 
     /// Hands everything written to the kernel.

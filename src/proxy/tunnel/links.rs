@@ -19,10 +19,10 @@ use http::{Method, Request, StatusCode, Uri};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Watched};
 use super::stream::TunnelStream;
 use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW, STREAMS_MAX};
-use crate::dial::{DialError, dial_within, may_use};
+use crate::dial::{DialError, dial_for, dial_within, may_use};
 use crate::identity::Credentials;
 use crate::io::Io;
 use crate::pool::Peer;
@@ -37,9 +37,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Tunnels that a connection tries which turn out to be closed, before it has one made.
 const STALE_MAX: usize = 2;
 
-/// The tunnels to one peer.
-#[derive(Default)]
+/// The tunnels to one peer that carry the same.
 pub(crate) struct Tunnels {
+    inner: Inner,
     links: RefCell<Vec<Rc<Link>>>,
     /// Held by the one connection that dials for all.
     dialling: Mutex<()>,
@@ -56,6 +56,7 @@ struct Link {
     standing: Standing,
     /// What this proxy has proven itself with.
     credentials: Arc<Credentials>,
+    carrier: Watched,
     streams: Cell<usize>,
     is_closed: Cell<bool>,
     /// Since when it has no stream.
@@ -75,6 +76,11 @@ impl Lease {
     pub(super) fn secured(&self) -> Option<Rc<Secured>> {
         self.0.secured.clone()
     }
+
+    /// Whether the tunnel is open, as the kernel knows it now.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.carrier.is_open()
+    }
 }
 
 impl Drop for Lease {
@@ -93,6 +99,11 @@ enum NoStream {
 }
 
 impl Tunnels {
+    /// Tunnels for what `inner` says.
+    pub(crate) fn with(inner: Inner) -> Self {
+        Self { inner, links: RefCell::default(), dialling: Mutex::default(), unknown_until: Cell::default() }
+    }
+
     /// A connection to `peer`, which these are the tunnels of: a stream of one, or a connection of its own where the peer's proxy knows
     /// nothing of tunnels. `limit` is for the tunnel to be there, and for the app to accept.
     pub(crate) async fn open(&self, peer: &Peer, carries: Carries, limit: Duration, context: &Context) -> Result<Io, DialError> {
@@ -139,8 +150,8 @@ impl Tunnels {
         if let Some(lease) = self.existing(context) {
             return Ok(Made::Tunnel(lease));
         }
-        let stream = match dial_within(peer, carries, limit, context).await? {
-            Io::Tls(stream) if stream.inner() == Some(Inner::Tunnel) => stream,
+        let stream = match dial_for(peer, carries, self.inner, limit, context).await? {
+            Io::Tls(stream) if stream.inner() == Some(self.inner) => stream,
             alone @ (Io::Plain(_) | Io::Tls(_) | Io::Tunnelled(_)) => {
                 self.unknown_until.set(Some(Instant::now() + UNKNOWN_FOR));
                 return Ok(Made::Alone(alone));
@@ -161,6 +172,7 @@ impl Tunnels {
             secured,
             standing,
             credentials,
+            carrier: carrier.watched(),
             streams: Cell::new(0),
             is_closed: Cell::new(false),
             idle_since: Cell::new(Instant::now()),

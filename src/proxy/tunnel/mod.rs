@@ -1,9 +1,11 @@
-//! Tunnels: connections whose bytes are not looked at, carried from proxy to proxy as streams of a few mutual TLS connections.
+//! Tunnels: connections carried from proxy to proxy as streams of a few mutual TLS connections.
 //!
-//! So a new connection of an app costs no handshake. A tunnel is HTTP/2; each connection is a `CONNECT` on it (RFC 9113 section 8.5):
-//! `200` says that the app beside the other proxy has accepted, END_STREAM is a FIN, RST_STREAM a reset, and windows hold a fast sender
-//! back. Who has opened the tunnel is who has opened each of its streams, and every stream is judged, dialled, counted and
-//! recorded as a connection of its own. The tunnel's own destination says which port is meant: no stream leads elsewhere.
+//! Some carry connections of apps whose bytes are not looked at: a new one costs no handshake. Others carry connections of HTTP/1, for
+//! requests that are under way at once: their frames share records and system calls. A tunnel is HTTP/2; each connection is a `CONNECT`
+//! on it (RFC 9113 section 8.5): `200` says that the app beside the other proxy has accepted, or that the proxy itself reads requests;
+//! END_STREAM is a FIN, RST_STREAM a reset, and windows hold a fast sender back. Who has opened the tunnel is who has opened each of its
+//! streams, and every stream is judged, dialled, counted and recorded as a connection of its own. The tunnel's own destination says
+//! which port is meant: no stream leads elsewhere.
 //!
 //! Reading order: [`links`] (tunnels to one peer), `serve` (those that others have opened), [`stream`] (one connection in them),
 //! [`carrier`] (how a tunnel reads and writes).

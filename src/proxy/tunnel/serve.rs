@@ -14,10 +14,10 @@ use http::{Method, Request};
 use super::carrier::Carrier;
 use super::stream::TunnelStream;
 use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::connection::Connection;
+use crate::connection::{Connection, go_on, http};
 use crate::dial::opaque;
 use crate::io::Io;
-use crate::tls::{Agreed, Secured, Standing};
+use crate::tls::{Agreed, Inner, Secured, Standing};
 use crate::worker::Context;
 
 /// Streams a tunnel may have here; who opens tunnels has a bound of its own, and this leaves it room for another one.
@@ -33,7 +33,7 @@ pub(crate) async fn serve(connection: Box<Connection>) {
     let Connection { io, peer, caller, tls, side, .. } = *connection;
     let (Io::Tls(stream), Some(agreed), Some(roots)) = (io, tls, context.security.roots()) else { return };
     let Some(standing) = stream.standing(roots, None) else { return };
-    let secured = stream.secured().cloned();
+    let (inner, secured) = (stream.inner(), stream.secured().cloned());
     let carrier = Carrier::new(*stream);
     let mut streams = match Box::pin(server().handshake::<_, Bytes>(carrier.clone())).await {
         Ok(streams) => streams,
@@ -62,11 +62,25 @@ pub(crate) async fn serve(connection: Box<Connection>) {
                 let Some(io) = accepted(request, answer, agreed, secured.clone()) else { continue };
                 let asked = Connection::new(io, peer, side.clone(), Rc::clone(&context));
                 let asked = Box::new(Connection { caller: Rc::clone(&caller), tls, since: Instant::now(), ..*asked });
-                tokio::task::spawn_local(carry(asked));
+                match inner {
+                    Some(Inner::HttpTunnel) => tokio::task::spawn_local(carry_http(asked)),
+                    _ => tokio::task::spawn_local(carry(asked)),
+                };
             }
             Some(Ok(None)) => return,
             Some(Err(error)) => return tracing::debug!(%error, %peer, "a tunnel broke"),
         }
+    }
+}
+
+/// Serves one connection of a tunnel that carries HTTP. It is there as soon as it is asked for: its requests say what they lead to.
+async fn carry_http(connection: Box<Connection>) {
+    let context = Rc::clone(&connection.context);
+    let _counted = context.open.count_one();
+    let _open = context.recorder.connection_opened(connection.side.direction());
+    connection.io.established();
+    if let Some(met) = Box::pin(http(connection)).await {
+        go_on(met).await;
     }
 }
 

@@ -25,7 +25,8 @@ pub struct TunnelStream {
     state: RefCell<State>,
     agreed: Agreed,
     secured: Option<Rc<Secured>>,
-    _lease: Option<Lease>,
+    /// Its place in the tunnel, where this proxy has opened it.
+    lease: Option<Lease>,
 }
 
 struct State {
@@ -63,7 +64,7 @@ impl TunnelStream {
     }
 
     fn new(from: RecvStream, to: To, (agreed, secured): (Agreed, Option<Rc<Secured>>), lease: Option<Lease>) -> Self {
-        Self { state: RefCell::new(State { from, to, unread: Bytes::new(), is_ended: false }), agreed, secured, _lease: lease }
+        Self { state: RefCell::new(State { from, to, unread: Bytes::new(), is_ended: false }), agreed, secured, lease }
     }
 
     /// Who is at both ends of the tunnel.
@@ -207,9 +208,20 @@ impl TunnelStream {
         }
     }
 
-    /// Whether nothing is there to be read, neither bytes nor the end.
+    /// Whether nothing is there to be read, neither bytes nor the end, and the tunnel is open, as the kernel knows it now.
     pub fn is_quiet(&self) -> bool {
-        self.state.borrow_mut().poll_piece(&mut Context::from_waker(Waker::noop())).is_pending()
+        let is_pending = self.state.borrow_mut().poll_piece(&mut Context::from_waker(Waker::noop())).is_pending();
+        is_pending && self.lease.as_ref().is_none_or(Lease::is_open)
+    }
+}
+
+/// As a close does, this says that nothing more comes, after everything that was written: without it `h2` would throw away what waits.
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        if let To::Data(to) = &mut self.state.get_mut().to {
+            // One that has ended or was reset has said so already.
+            let _said = to.send_data(Bytes::new(), true);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::{Exchange, Target};
 use crate::buffers::{Buffer, Buffers};
 use crate::concurrency;
 use crate::connection::Side;
-use crate::dial::{DialError, dial_within, may_use};
+use crate::dial::{DialError, may_use, reach};
 use crate::drain::Draining;
 use crate::io::Io;
 use crate::pool::{InFlight, Peer, Sure};
@@ -278,7 +278,7 @@ impl Exchange<'_> {
             limit = in_flight.connect_timeout(context);
             in_flight.make_room();
         }
-        Box::pin(dial_within(peer, Carries::Http1, limit, context)).await.map(|io| (io, false)).map_err(refused)
+        Box::pin(reach(peer, Carries::Http1, limit, context)).await.map(|io| (io, false)).map_err(refused)
     }
 
     /// Sends the request on `io` and waits for the response's head.

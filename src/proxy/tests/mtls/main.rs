@@ -7,6 +7,7 @@ mod authorized;
 mod carried;
 mod checked;
 mod held;
+mod http_tunnels;
 mod modes;
 #[path = "../http2/peers.rs"]
 #[expect(dead_code, reason = "what only the HTTP/2 tests use")]
