@@ -120,7 +120,7 @@ pub(crate) async fn serve(connection: Connection) {
                 is_ending = true;
             }
             Some(Ok(Some(Ok((request, respond))))) => {
-                tokio::task::spawn_local(exchange::run(Rc::clone(&client), request, respond));
+                tokio::task::spawn_local(Box::pin(exchange::run(Rc::clone(&client), request, respond)));
             }
             Some(Err(abuse)) => {
                 tracing::info!(%peer, reason = abuse.reason(), "ended an HTTP/2 connection that makes work for nothing");
