@@ -37,7 +37,7 @@ const ANSWERS_MAX: usize = 1_024;
 /// How long an ACK may wait for others. People and `leno` commands look at who runs what: they cannot tell this from at once.
 const ACK_WAIT: Duration = Duration::from_millis(50);
 /// The same where all that was taken is endpoints, whose ACKs nobody looks at: long enough for the changes of a rollout to share one.
-const ENDPOINTS_ACK_WAIT: Duration = Duration::from_secs(1);
+const ENDPOINTS_ACK_WAIT: Duration = Duration::from_secs(15);
 /// So many responses are answered at once: far fewer than the controller lets be unanswered (64).
 const ACKS_WAITING_MAX: usize = 16;
 /// Characters of one refusal's text.

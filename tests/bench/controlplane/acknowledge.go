@@ -6,7 +6,7 @@ import "time"
 // many wait at most.
 const (
 	ackWait          = 50 * time.Millisecond
-	endpointsAckWait = time.Second
+	endpointsAckWait = 15 * time.Second
 	acksWaitingMax   = 16
 )
 

@@ -7,13 +7,14 @@ stand, certificates from the controller, Strict mode, and rules of who may call 
 import json
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 
 from harness import install, machine
 from harness.chains import SERVER_HTTP1, SERVER_HTTP2, SERVER_TCP, TCP, both
 from harness.peers import BACKEND, HTTP1, HTTP2, Peer
 
-CONTROL, CONTROL_ADMIN = "127.0.0.1:18021", "127.0.0.1:18022"
+CONTROL, CONTROL_ADMIN, RELAY = "127.0.0.1:18021", "127.0.0.1:18022", "127.0.0.1:18024"
 CLIENT_ADMIN, SERVER_ADMIN = "127.0.0.1:18020", "127.0.0.1:18023"
 SIGN_PATH = "/leno.dev.CertificateService/Sign"
 
@@ -24,7 +25,10 @@ def one(folder: Path) -> Peer:
     _, app = BACKEND.split(":")
     manifests(folder / "leno-manifests", [int(app)] * 2, [])
     command = sidecar("client", ca, CLIENT_ADMIN, LENO_SERVICES=services(2))
-    return Peer("leno", command, beside=controller(folder / "leno-manifests", ca), beside_at=CONTROL)
+    watched = sidecar("client", ca, CLIENT_ADMIN, LENO_SERVICES=services(2), LENO_CONTROL_ADDRESS=f"localhost:{RELAY.split(':')[1]}")
+    told_at = folder / "leno-told-at"
+    return Peer("leno", command, beside=controller(folder / "leno-manifests", ca), beside_at=CONTROL, watched=watched,
+                watcher=(sys.executable, f"{Path(__file__).parent}/relay.py", RELAY, CONTROL, str(told_at)), watcher_at=RELAY, told_at=told_at)
 
 
 def two(folder: Path) -> Peer:

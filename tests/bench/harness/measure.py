@@ -113,20 +113,33 @@ class Bench:
 
     def _first_answer(self, scenario: Scenario) -> dict:
         """Starts the peer while somebody asks all the time; ends it again."""
-        load = self._start_load(scenario, scenario.seconds)
+        watcher = self._start(list(self._peer.watcher), machine.LOAD_CORE) if self._peer.watched else None
+        load = None
         try:
+            if watcher:
+                self._wait_for(watcher, self._peer.watcher_at)
+            load = self._start_load(scenario, scenario.seconds)
             began = time.monotonic()
-            self._proxy = self._start(self._peer.command, machine.PROXY_CORE)
+            self._proxy = self._start(self._peer.watched or self._peer.command, machine.PROXY_CORE)
             told, _ = load.communicate()
             if load.returncode:
                 raise RuntimeError(f"{self._peer.name} answers nothing:\n{self._log.read_text()[-2000:]}")
-            return {"start_ms": round(json.loads(told)["first_ns"] / 1e6 - began * 1e3, 2), "errors": 0, "unserved": 0,
+            first = json.loads(told)["first_ns"]
+            return {"start_ms": round(first / 1e6 - began * 1e3, 2), **self._since_configured(first), "errors": 0, "unserved": 0,
                     "memory_kib": self.memory_kib(), "foreign_cores": 0.0}
         finally:
-            machine.stop(load)
+            for process in filter(None, (load, watcher)):
+                machine.stop(process)
             if self._proxy:
                 machine.stop(self._proxy)
                 self._proxy = None
+
+    def _since_configured(self, first: int) -> dict:
+        """How long before the first answer the last piece came of what configures the peer, where that is to be seen."""
+        if not self._peer.told_at:
+            return {}
+        told = [at for at in map(int, self._peer.told_at.read_text().split()) if at < first]
+        return {"configured_ms": round((first - max(told)) / 1e6, 3)} if told else {}
 
     def _read(self, load_pid: int) -> Reading:
         return Reading(

@@ -34,6 +34,12 @@ class Peer:
     # A process that `command` needs beside it, on the load's core, and where it listens: it is not what is measured.
     beside: tuple[str, ...] = ()
     beside_at: str = ""
+    # The same as `command`, through whom it can be seen when its configuration comes; who that is, where it listens, and the file it
+    # writes nanoseconds to.
+    watched: list[str] | None = None
+    watcher: tuple[str, ...] = ()
+    watcher_at: str = ""
+    told_at: Path | None = None
 
 
 class Unavailable(Exception):

@@ -37,7 +37,7 @@ COLUMNS = {
     **dict.fromkeys(["bodies", "l4-bodies"], BODIES),
     **dict.fromkeys(["new", "handshake", "l4-new"], NEW),
     **dict.fromkeys(["idle", "mtls-idle"], IDLE),
-    "start": [Column("start_ms", "ms to the first answer", 1, "less")],
+    "start": [Column("start_ms", "ms to the first answer", 1, "less"), Column("configured_ms", "ms since it was configured", 2)],
 }
 
 
