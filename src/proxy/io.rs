@@ -109,7 +109,8 @@ impl Io {
         self.poll_write_parts(cx, &[io::IoSlice::new(from)])
     }
 
-    fn poll_write_parts(&self, cx: &mut Context<'_>, from: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// Writes at least one byte of `from`, one part after the other.
+    pub(crate) fn poll_write_parts(&self, cx: &mut Context<'_>, from: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => loop {
                 match send(stream, from) {
@@ -209,6 +210,18 @@ impl Io {
             Self::Plain(_) | Self::Tls(_) => self.abort_on_close(),
             Self::Tunnelled(stream) => stream.refused(status),
         }
+    }
+
+    /// Whether the connection is open, as the kernel knows it now: neither its end nor a reset comes next. A tunnel's stream is asked of
+    /// its tunnel.
+    pub fn is_open(&self) -> bool {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Tunnelled(stream) => return stream.is_quiet(),
+        };
+        let seen = rustix::net::recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(seen, Ok((1.., _)) | Err(rustix::io::Errno::AGAIN))
     }
 
     /// Whether the connection is quiet and open, as the kernel knows it now. Bytes nobody asked for count as not quiet.

@@ -22,6 +22,7 @@ pub mod endpoints;
 pub mod environment;
 pub mod filters;
 mod first_word;
+mod gather;
 pub mod http1;
 pub mod http2;
 pub mod identity;

@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 use crate::admit::{self, Asks};
 use crate::connection::{Connection, Side};
+use crate::gather::Gather;
 use crate::tls::{Agreed, Secured};
 use crate::worker::Context;
 use rewind::{Found, Rewind};
@@ -97,7 +98,8 @@ pub(crate) async fn serve(connection: Connection) {
     let Connection { io, peer, caller, tls, side, first, context, since } = connection;
     let secured = io.secured().cloned();
     let client = Rc::new(Client { peer, caller, tls, secured, side, address: head::address_value(peer.ip()), context });
-    let (io, found) = Rewind::watched(io, first, client.context.settings.head_timeout);
+    let gather = Gather::new(io, &client.context.buffers);
+    let (io, found) = Rewind::watched(gather.clone(), first, client.context.settings.head_timeout);
     let mut streams = match Box::pin(server(&client.side).handshake::<_, Bytes>(io)).await {
         Ok(streams) => streams,
         Err(error) => {
@@ -105,9 +107,10 @@ pub(crate) async fn serve(connection: Connection) {
             return;
         }
     };
+    gather.driven();
     let mut is_ending = false;
     loop {
-        let next = next(&mut streams, &found);
+        let next = next(&mut streams, &found, &gather);
         let accepted = if is_ending { Some(next.await) } else { client.context.draining.or_else(next).await };
         match accepted {
             None => {
@@ -139,12 +142,20 @@ pub(crate) async fn serve(connection: Connection) {
     }
 }
 
-/// What comes next, unless the peer is found to be abusive and nothing that it did before is left.
-async fn next(streams: &mut Streams, found: &Found) -> Result<Accepted, Abuse> {
-    poll_fn(|cx| match (streams.poll_accept(cx), found.get()) {
-        (Poll::Ready(accepted), _) => Poll::Ready(Ok(accepted)),
-        (Poll::Pending, Some(abuse)) => Poll::Ready(Err(abuse)),
-        (Poll::Pending, None) => Poll::Pending,
+/// What comes next, unless the peer is found to be abusive and nothing that it did before is left. What was written meanwhile is sent
+/// before it is waited for.
+async fn next(streams: &mut Streams, found: &Found, gather: &Gather) -> Result<Accepted, Abuse> {
+    poll_fn(|cx| {
+        let turn = streams.poll_accept(cx);
+        match (gather.poll_driven(turn, cx), found.get()) {
+            (Poll::Ready(Ok(accepted)), _) => Poll::Ready(Ok(accepted)),
+            (Poll::Ready(Err(error)), _) => {
+                tracing::debug!(%error, "a client takes nothing any more");
+                Poll::Ready(Ok(None))
+            }
+            (Poll::Pending, Some(abuse)) => Poll::Ready(Err(abuse)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
     })
     .await
 }

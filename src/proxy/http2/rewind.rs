@@ -13,14 +13,14 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::watch::{Abuse, Watch};
 use crate::buffers::Buffer;
-use crate::io::Io;
+use crate::gather::Gather;
 
 /// What was found out about the peer of a connection.
 pub(super) type Found = Rc<Cell<Option<Abuse>>>;
 
 /// Reads `first`, then the connection.
 pub(super) struct Rewind {
-    io: Io,
+    io: Gather,
     first: Option<Buffer>,
     guard: Option<Box<Guard>>,
 }
@@ -36,12 +36,12 @@ struct Guard {
 
 impl Rewind {
     /// A connection to a peer that was chosen.
-    pub(super) fn new(io: Io) -> Self {
+    pub(super) fn new(io: Gather) -> Self {
         Self { io, first: None, guard: None }
     }
 
     /// A connection that somebody has opened to this proxy.
-    pub(super) fn watched(io: Io, first: Option<Buffer>, head_timeout: Duration) -> (Self, Found) {
+    pub(super) fn watched(io: Gather, first: Option<Buffer>, head_timeout: Duration) -> (Self, Found) {
         let found = Found::default();
         let guard = Guard { watch: Watch::new(Instant::now()), found: Rc::clone(&found), head_timeout, deadline: None };
         (Self { io, first, guard: Some(Box::new(guard)) }, found)
@@ -104,7 +104,7 @@ impl AsyncRead for Rewind {
 
 impl AsyncWrite for Rewind {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(AsyncWrite::poll_write(Pin::new(&mut self.io), cx, buf))?;
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         if let Some(guard) = &mut self.guard {
             guard.watch.sent(&buf[..written]);
         }

@@ -20,7 +20,9 @@ use tokio::time::timeout;
 
 use super::rewind::Rewind;
 use super::{FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX};
+use crate::buffers::Buffers;
 use crate::dial::{DialError, dial_within, may_use};
+use crate::gather::Gather;
 use crate::io::Io;
 use crate::pool::Peer;
 use crate::resilience::Attempt;
@@ -263,7 +265,7 @@ async fn open(peer: &Peer, attempt: Option<&Attempt>, place: Option<ConnectionPl
     let io = dial_within(peer, Carries::Http2, limit, context).await?;
     let kept = Kept { idle: attempt.and_then(Attempt::idle_timeout), place };
     let is_secured = io.agreed().is_some();
-    settled(io, peer, limit, kept).await.map_err(|error| {
+    settled(io, peer, limit, kept, &context.buffers).await.map_err(|error| {
         // What TLS has to say comes through `h2` as this kind and words: the peer did not take this proxy's certificate.
         if is_secured && error.kind() == io::ErrorKind::InvalidData { DialError::Tls(error.into()) } else { DialError::Connect(error) }
     })
@@ -275,13 +277,19 @@ struct Kept {
     place: Option<ConnectionPlace>,
 }
 
-async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept) -> io::Result<Rc<Link>> {
+async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept, buffers: &Rc<Buffers>) -> io::Result<Rc<Link>> {
     let secured = io.secured().cloned();
-    let handshake = client().handshake::<_, Bytes>(Rewind::new(io)).await;
+    let gather = Gather::new(io, buffers);
+    let handshake = client().handshake::<_, Bytes>(Rewind::new(gather.clone())).await;
     let (requests, mut connection) = handshake.map_err(broken)?;
-    let said = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+    gather.driven();
+    let mut turn = move |cx: &mut TaskContext<'_>| {
+        let turn = Pin::new(&mut connection).poll(cx);
+        gather.poll_driven(turn, cx).map(|turn| turn?.map_err(broken))
+    };
+    let said = poll_fn(|cx| match turn(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(broken(error))),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         Poll::Pending if requests.current_max_send_streams() == NOT_SAID => Poll::Pending,
         Poll::Pending => Poll::Ready(Ok(())),
     });
@@ -302,7 +310,7 @@ async fn settled(io: Io, peer: &Peer, connect_timeout: Duration, kept: Kept) -> 
     });
     let (weak, address): (Weak<Link>, _) = (Rc::downgrade(&link), peer.address());
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = poll_fn(turn).await {
             tracing::debug!(%error, %address, "a connection to an endpoint broke");
         }
         if let Some(link) = weak.upgrade() {

@@ -36,8 +36,6 @@ use super::{Agreed, Expected, Inner, Secured, Standing, now};
 use crate::buffers::{BLOCK, Buffer, Buffers, LARGE_BLOCK};
 use crate::io::{receive, send};
 
-/// With less room than this, what is kept is sent before more is.
-const ROOM_MIN: usize = 1024;
 /// What is written at once of long bytes: they fill a block.
 pub(crate) const WRITE_MAX: usize = LARGE_BLOCK / BLOCK * FRAGMENT_MAX;
 
@@ -225,16 +223,6 @@ impl TlsStream {
         }
     }
 
-    /// Takes at least one byte of `from` and keeps it, encrypted, for [`TlsStream::poll_flush`]: what is written in several pieces
-    /// leaves in one. Waits only when much is kept already.
-    pub fn poll_keep(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut state = self.state.borrow_mut();
-        if state.out.as_ref().is_some_and(|out| out.room() < ROOM_MIN) {
-            ready!(self.poll_send(&mut state, cx))?;
-        }
-        Poll::Ready(state.seal(from, &self.buffers))
-    }
-
     /// Hands everything written to the kernel.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_send(&mut self.state.borrow_mut(), cx)
@@ -268,12 +256,6 @@ impl TlsStream {
         self.state.borrow_mut().close(&self.buffers)?;
         ready!(self.poll_flush(cx))?;
         Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
-    }
-
-    /// Whether the connection beneath is open, as the kernel knows it now: neither its end nor a reset comes next.
-    pub fn is_open(&self) -> bool {
-        let seen = rustix::net::recv(&self.tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(seen, Ok((1.., _)) | Err(rustix::io::Errno::AGAIN))
     }
 
     /// Whether nothing is there to be read, neither bytes nor the end, as the kernel knows it now. What TLS says to itself

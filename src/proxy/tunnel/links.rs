@@ -19,10 +19,10 @@ use http::{Method, Request, StatusCode, Uri};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::carrier::{Carrier, Watched};
 use super::stream::TunnelStream;
 use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW, STREAMS_MAX};
 use crate::dial::{DialError, dial_for, dial_within, may_use};
+use crate::gather::{Gather, Watched};
 use crate::identity::Credentials;
 use crate::io::Io;
 use crate::pool::Peer;
@@ -56,7 +56,7 @@ struct Link {
     standing: Standing,
     /// What this proxy has proven itself with.
     credentials: Arc<Credentials>,
-    carrier: Watched,
+    watched: Watched,
     streams: Cell<usize>,
     is_closed: Cell<bool>,
     /// Since when it has no stream.
@@ -79,7 +79,7 @@ impl Lease {
 
     /// Whether the tunnel is open, as the kernel knows it now.
     pub(super) fn is_open(&self) -> bool {
-        self.0.carrier.is_open()
+        self.0.watched.is_open()
     }
 }
 
@@ -162,8 +162,9 @@ impl Tunnels {
         let credentials = context.security.credentials().ok_or(unproven(Unproven::NoCertificate))?;
         let standing = stream.standing(roots, peer.identity()).ok_or(unproven(Unproven::NoTrust))?;
         let (agreed, secured) = (stream.agreed(), stream.secured().cloned());
-        let carrier = Carrier::new(*stream);
-        let (requests, connection) = client().handshake::<_, Bytes>(carrier.clone()).await.map_err(failed)?;
+        let gather = Gather::new(Io::Tls(stream), &context.buffers);
+        let (requests, connection) = client().handshake::<_, Bytes>(gather.clone()).await.map_err(failed)?;
+        gather.driven();
         let authority = Uri::try_from(peer.address().to_string()).map_err(|error| DialError::Connect(io::Error::other(error)))?;
         let link = Rc::new(Link {
             requests,
@@ -172,12 +173,12 @@ impl Tunnels {
             secured,
             standing,
             credentials,
-            carrier: carrier.watched(),
+            watched: gather.watched(),
             streams: Cell::new(0),
             is_closed: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
         });
-        tokio::task::spawn_local(drive(connection, carrier, Rc::downgrade(&link)));
+        tokio::task::spawn_local(drive(connection, gather, Rc::downgrade(&link)));
         self.links.borrow_mut().push(Rc::clone(&link));
         Ok(Made::Tunnel(Lease::new(&link)))
     }
@@ -234,14 +235,10 @@ async fn stream(lease: Lease, limit: Duration) -> Result<TunnelStream, NoStream>
 }
 
 /// Drives a tunnel to its end.
-async fn drive(mut connection: h2::client::Connection<Carrier, Bytes>, carrier: Carrier, link: Weak<Link>) {
+async fn drive(mut connection: h2::client::Connection<Gather, Bytes>, gather: Gather, link: Weak<Link>) {
     let ended = poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx);
-        match (ended, carrier.poll_send(cx)) {
-            (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(|error| error.to_string())),
-            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.to_string())),
-            (Poll::Pending, _) => Poll::Pending,
-        }
+        let turn = Pin::new(&mut connection).poll(cx);
+        gather.poll_driven(turn, cx).map(|turn| turn?.map_err(io::Error::other))
     });
     if let Err(error) = ended.await {
         tracing::debug!(%error, "a tunnel broke");

@@ -7,13 +7,12 @@
 //! streams, and every stream is judged, dialled, counted and recorded as a connection of its own. The tunnel's own destination says
 //! which port is meant: no stream leads elsewhere.
 //!
-//! Reading order: [`links`] (tunnels to one peer), `serve` (those that others have opened), [`stream`] (one connection in them),
-//! [`carrier`] (how a tunnel reads and writes).
+//! Reading order: [`links`] (tunnels to one peer), `serve` (those that others have opened), [`stream`] (one connection in them); [`crate::gather`]
+//! is how a tunnel reads and writes.
 //!
 //! Invariants: a stream is opened only on a tunnel whose peer could still prove who it is; what one app leaves unread holds up
 //! no other; a tunnel rests for a while and then closes.
 
-mod carrier;
 pub(crate) mod links;
 mod serve;
 mod stream;

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,11 +10,11 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request};
 
-use super::carrier::Carrier;
 use super::stream::TunnelStream;
 use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
 use crate::connection::{Connection, go_on, http};
 use crate::dial::opaque;
+use crate::gather::Gather;
 use crate::io::Io;
 use crate::tls::{Agreed, Inner, Secured, Standing};
 use crate::worker::Context;
@@ -23,7 +22,7 @@ use crate::worker::Context;
 /// Streams a tunnel may have here; who opens tunnels has a bound of its own, and this leaves it room for another one.
 const STREAMS_ALLOWED: u32 = 256;
 
-type Streams = h2::server::Connection<Carrier, Bytes>;
+type Streams = h2::server::Connection<Gather, Bytes>;
 type Asked = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Carries the connections of a tunnel to its end. From the beginning of draining on no more are opened (GOAWAY), and those that are
@@ -34,14 +33,15 @@ pub(crate) async fn serve(connection: Box<Connection>) {
     let (Io::Tls(stream), Some(agreed), Some(roots)) = (io, tls, context.security.roots()) else { return };
     let Some(standing) = stream.standing(roots, None) else { return };
     let (inner, secured) = (stream.inner(), stream.secured().cloned());
-    let carrier = Carrier::new(*stream);
-    let mut streams = match Box::pin(server().handshake::<_, Bytes>(carrier.clone())).await {
+    let gather = Gather::new(Io::Tls(stream), &context.buffers);
+    let mut streams = match Box::pin(server().handshake::<_, Bytes>(gather.clone())).await {
         Ok(streams) => streams,
         Err(error) => return tracing::debug!(%error, %peer, "a tunnel's preface is broken"),
     };
+    gather.driven();
     let mut is_ending = false;
     loop {
-        let next = next(&mut streams, &carrier);
+        let next = next(&mut streams, &gather);
         let asked = if is_ending { Some(next.await) } else { context.draining.or_else(next).await };
         match asked {
             None => {
@@ -105,13 +105,10 @@ fn accepted(request: Request<RecvStream>, mut answer: SendResponse<Bytes>, agree
 }
 
 /// The next stream; what was written meanwhile is sent before it is waited for.
-async fn next(streams: &mut Streams, carrier: &Carrier) -> io::Result<Option<Asked>> {
-    poll_fn(|cx| match streams.poll_accept(cx) {
-        Poll::Ready(asked) => Poll::Ready(asked.transpose().map_err(io::Error::other)),
-        Poll::Pending => match carrier.poll_send(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        },
+async fn next(streams: &mut Streams, gather: &Gather) -> io::Result<Option<Asked>> {
+    poll_fn(|cx| {
+        let turn = streams.poll_accept(cx);
+        gather.poll_driven(turn, cx).map(|turn| turn?.transpose().map_err(io::Error::other))
     })
     .await
 }

@@ -243,7 +243,7 @@ async fn a_peer_that_reads_nothing_holds_back_who_writes_and_gets_everything_in_
     });
     let stream = dial(address, &pki, &Originator::default()).await;
     let (sent, mut taken) = (pattern(64 * 1024 * 1024), 0);
-    while let Poll::Ready(count) = poll_fn(|cx| Poll::Ready(stream.poll_keep(cx, &[IoSlice::new(&sent[taken..])]))).await {
+    while let Poll::Ready(count) = poll_fn(|cx| Poll::Ready(stream.poll_write(cx, &[IoSlice::new(&sent[taken..])]))).await {
         taken += count.unwrap();
         assert!(taken < sent.len(), "it is held back");
     }
