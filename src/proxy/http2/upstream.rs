@@ -334,6 +334,8 @@ fn client() -> Builder {
         .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
         .initial_max_send_streams(NOT_SAID)
+        // What was on its way when a response was given up is no fault of the peer's, over the life of a connection however often.
+        .max_local_error_reset_streams(None)
         .enable_push(false);
     builder
 }

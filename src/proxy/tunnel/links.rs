@@ -269,6 +269,8 @@ fn client() -> Builder {
         .max_frame_size(FRAME_MAX)
         .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
+        // What was on its way when a stream was reset is no fault of the peer's, over the life of a tunnel however often.
+        .max_local_error_reset_streams(None)
         .initial_max_send_streams(STREAMS_MAX)
         .enable_push(false);
     builder

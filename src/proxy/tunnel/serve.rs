@@ -122,6 +122,8 @@ fn server() -> Builder {
         .max_frame_size(FRAME_MAX)
         .data_frame_budget(FRAMES_BUDGET)
         .max_header_list_size(HEADER_LIST_MAX)
+        // What was on its way when a stream was reset is no fault of the peer's, over the life of a tunnel however often.
+        .max_local_error_reset_streams(None)
         .max_concurrent_streams(STREAMS_ALLOWED)
         .max_pending_accept_reset_streams(STREAMS_ALLOWED as usize);
     builder

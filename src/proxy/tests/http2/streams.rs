@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use crate::peers::{Server, ask, dial, get, grpc, patient, post, send_all, setup, whole};
@@ -174,6 +175,52 @@ async fn a_client_that_cancels_within_the_response_is_heard_by_the_app() {
     assert_eq!(patient(body.data()).await.unwrap().unwrap(), "first");
     send.send_reset(Reason::CANCEL);
     assert_eq!(patient(told.recv()).await, Some(Reason::CANCEL));
+}
+
+/// What an app has sent by the time it hears that nobody wants it any more is no fault of its own, however often that happens.
+#[tokio::test]
+async fn responses_that_are_given_up_again_and_again_do_not_end_the_connection_they_came_on() {
+    const AT_ONCE: usize = 60;
+    let go_on = Arc::new(Notify::new());
+    let app = Server::start({
+        let go_on = Arc::clone(&go_on);
+        move |(request, mut respond)| {
+            let go_on = Arc::clone(&go_on);
+            async move {
+                let mut send = respond.send_response(Response::new(()), false).unwrap();
+                if request.uri().path() == "/steady" {
+                    go_on.notified().await;
+                    return send.send_data(Bytes::from_static(b"whole"), true).unwrap();
+                }
+                while send_all(&mut send, Bytes::from_static(&[7; 1024])).await.is_ok() {}
+            }
+        }
+    })
+    .await;
+    let (_mesh, address) = setup(&[&app]).start();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::Builder::new().data_frame_budget(usize::MAX).handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let steady = {
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, _) = client.send_request(get("/steady"), true).unwrap();
+        patient(response).await.unwrap()
+    };
+    for _ in 0..90 {
+        let mut bodies = Vec::new();
+        for _ in 0..AT_ONCE {
+            let mut client = client.clone().ready().await.unwrap();
+            bodies.push(client.send_request(get("/endless"), true).unwrap().0);
+        }
+        for response in bodies {
+            let mut body = patient(response).await.unwrap().into_body();
+            patient(body.data()).await.unwrap().unwrap();
+            // It is given up here, with what is on its way.
+        }
+    }
+    go_on.notify_one();
+    assert_eq!(patient(whole(steady)).await.unwrap().text(), "whole");
+    assert_eq!(app.connections(), 1);
 }
 
 #[tokio::test]
