@@ -58,6 +58,8 @@ ROWS = [
     Row("two hops, mTLS, HTTP/1.1, CPU µs/request", "mtls-h1", CPU, 1, Goal(0.6, "best")),
     Row("one hop, h2 unary, CPU µs/request", "h2-max", CPU, 1, Goal(0.79, "best")),
     Row("two hops, mTLS, h2 unary, CPU µs/request", "mtls-h2", CPU, 1, Goal(0.68, "best")),
+    Row("one hop, h2 unary of 1 KiB, CPU µs/request", "h2-long", CPU, 1, None),
+    Row("two hops, mTLS, h2 unary of 1 KiB, CPU µs/request", "mtls-h2-long", CPU, 1, None),
     Row("added p50 at 1,000 req/s, one hop, HTTP/1.1, µs", "h1-1k", P50, 0, Goal(1, "floor"), over_direct=True),
     Row("added p50 at 1,000 req/s, two hops, HTTP/1.1, µs", "mtls-h1-1k", P50, 0, Goal(0.73, "best"), over_direct=True),
     Row("added p50 at 1,000 req/s, one hop, h2, µs", "h2-1k", P50, 0, Goal(1, "best"), over_direct=True),

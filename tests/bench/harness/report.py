@@ -33,7 +33,7 @@ IDLE = [Column("memory_start_mib", "MiB at start", 1, "less", has_floor=False), 
         Column("kib_per_connection", "KiB/connection", 2, "less", has_floor=False)]
 COLUMNS = {
     **dict.fromkeys(["h1-1k", "h2-1k", "mtls-h1-1k", "mtls-h2-1k"], RATE),
-    **dict.fromkeys(["h1-max", "h2-max", "mtls-h1", "mtls-h2", "l4"], COST),
+    **dict.fromkeys(["h1-max", "h2-max", "h2-long", "mtls-h1", "mtls-h2", "mtls-h2-long", "l4"], COST),
     **dict.fromkeys(["bodies", "l4-bodies"], BODIES),
     **dict.fromkeys(["new", "handshake", "l4-new"], NEW),
     **dict.fromkeys(["idle", "mtls-idle"], IDLE),

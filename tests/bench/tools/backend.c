@@ -24,13 +24,21 @@ struct connection {
 	const char *answer;     // HTTP/1 answer being sent; not copied
 	size_t answer_left;
 	uint32_t window_used;
+	uint32_t message_len;   // of HTTP/2: the longest that came, which its answers are as long as
+};
+
+// The frames of an HTTP/2 answer, with stream numbers to be filled in.
+struct unary_answer {
+	uint32_t message_len;
+	struct buffer frames;
+	size_t frame_at[3];
 };
 
 static int poll_fd;
 static struct answer answers[ANSWERS_MAX];
 static int answer_count;
-static struct buffer unary_answer;
-static size_t unary_frame_at[3];
+static struct unary_answer unary_answers[ANSWERS_MAX];
+static int unary_answer_count;
 
 static void make_answer(struct answer *answer, size_t body_len)
 {
@@ -59,30 +67,51 @@ static const struct answer *answer_of(size_t body_len)
 	return &answers[answer_count++];
 }
 
-static void add_unary_frame(int index, enum frame_type type, uint8_t flags, const void *payload, uint32_t len)
+static void add_unary_frame(struct unary_answer *answer, int index, enum frame_type type, uint8_t flags, const void *payload, uint32_t len)
 {
-	unary_frame_at[index] = unary_answer.len;
-	append_frame(&unary_answer, type, flags, 0, payload, len);
+	answer->frame_at[index] = answer->frames.len;
+	append_frame(&answer->frames, type, flags, 0, payload, len);
 }
 
-// HEADERS, DATA and trailers of every HTTP/2 answer, with stream numbers to be filled in.
-static void make_unary_answer(void)
+// HEADERS, DATA and trailers.
+static void make_unary_answer(struct unary_answer *answer, uint32_t message_len)
 {
 	// HPACK: ":status: 200" indexed, "content-type" by index 31, "grpc-status: 0" spelled out.
 	static const char head[] = "\x88\x0f\x10\x10" "application/grpc";
 	static const char trailers[] = "\x00\x0bgrpc-status\x01" "0";
-	uint8_t message[UNARY_MESSAGE_LEN];
-	unary_message(message);
-	add_unary_frame(0, FRAME_HEADERS, FLAG_END_HEADERS, head, sizeof head - 1);
-	add_unary_frame(1, FRAME_DATA, 0, message, sizeof message);
-	add_unary_frame(2, FRAME_HEADERS, FLAG_END_HEADERS | FLAG_END_STREAM, trailers, sizeof trailers - 1);
+	uint8_t message[MESSAGE_PREFIX_LEN + MESSAGE_MAX];
+	answer->message_len = message_len;
+	add_unary_frame(answer, 0, FRAME_HEADERS, FLAG_END_HEADERS, head, sizeof head - 1);
+	add_unary_frame(answer, 1, FRAME_DATA, 0, message, unary_message(message, message_len));
+	add_unary_frame(answer, 2, FRAME_HEADERS, FLAG_END_HEADERS | FLAG_END_STREAM, trailers, sizeof trailers - 1);
+}
+
+// The answer with a message of `message_len`; beyond the limit of how many there are the first one.
+static struct unary_answer *unary_answer_of(uint32_t message_len)
+{
+	for (int i = 0; i < unary_answer_count; i++)
+		if (unary_answers[i].message_len == message_len)
+			return &unary_answers[i];
+	if (unary_answer_count == ANSWERS_MAX)
+		return &unary_answers[0];
+	make_unary_answer(&unary_answers[unary_answer_count], message_len);
+	return &unary_answers[unary_answer_count++];
 }
 
 static void answer_unary(struct connection *connection, uint32_t stream)
 {
+	struct unary_answer *answer = unary_answer_of(connection->message_len);
 	for (int i = 0; i < 3; i++)
-		set_frame_stream(unary_answer.bytes + unary_frame_at[i], stream);
-	buffer_append(&connection->out, unary_answer.bytes, unary_answer.len);
+		set_frame_stream(answer->frames.bytes + answer->frame_at[i], stream);
+	buffer_append(&connection->out, answer->frames.bytes, answer->frames.len);
+}
+
+// A message came whole, or a part of one.
+static void note_message(struct connection *connection, uint32_t frame_len)
+{
+	uint32_t len = frame_len > MESSAGE_PREFIX_LEN + MESSAGE_MIN ? frame_len - MESSAGE_PREFIX_LEN : MESSAGE_MIN;
+	if (len > connection->message_len && len <= MESSAGE_MAX)
+		connection->message_len = len;
 }
 
 static void want_write(struct connection *connection, bool wanted)
@@ -148,6 +177,7 @@ static ssize_t serve_http1(struct connection *connection)
 static void greet_http2(struct connection *connection)
 {
 	struct buffer settings = { 0 };
+	connection->message_len = MESSAGE_MIN;
 	append_setting(&settings, 3, 4096);      // MAX_CONCURRENT_STREAMS
 	append_setting(&settings, 4, 1 << 20);   // INITIAL_WINDOW_SIZE
 	append_frame(&connection->out, FRAME_SETTINGS, 0, 0, settings.bytes, (uint32_t)settings.len);
@@ -159,8 +189,10 @@ static ssize_t serve_http2(struct connection *connection, size_t done)
 {
 	struct frame frame;
 	while (read_frame(connection->in.bytes + done, connection->in.len - done, &frame)) {
-		if (frame.type == FRAME_DATA)
+		if (frame.type == FRAME_DATA) {
 			connection->window_used += frame.len;
+			note_message(connection, frame.len);
+		}
 		if (frame.type <= FRAME_HEADERS && frame.flags & FLAG_END_STREAM)
 			answer_unary(connection, frame.stream);
 		acknowledge(&connection->out, &frame);
@@ -248,7 +280,6 @@ int main(int count, char **arguments)
 		return 2;
 	}
 	prepare_process();
-	make_unary_answer();
 	answer_of(BODY_DEFAULT);
 	poll_fd = epoll_create1(0);
 	int listener = listen_on(arguments[1]);

@@ -208,13 +208,19 @@ static inline void return_window(struct buffer *out, uint32_t *received)
 	*received = 0;
 }
 
-enum { WIDE_WINDOW = 0x3fff0000, UNARY_MESSAGE_LEN = 5 + 32 };
+enum { WIDE_WINDOW = 0x3fff0000, MESSAGE_PREFIX_LEN = 5, MESSAGE_MIN = 4, MESSAGE_MAX = 8 * 1024 };
 
-// One length-prefixed gRPC message of 32 octets: a protobuf with a string of 30 in field 1.
-static inline void unary_message(uint8_t message[UNARY_MESSAGE_LEN])
+// A length-prefixed gRPC message of `len` octets: a protobuf with a string in field 1. Gives how long it is with its prefix.
+static inline uint32_t unary_message(uint8_t message[MESSAGE_PREFIX_LEN + MESSAGE_MAX], uint32_t len)
 {
-	memset(message, 'x', UNARY_MESSAGE_LEN);
-	memcpy(message, (const uint8_t[]){ 0, 0, 0, 0, 32, 0x0a, 30 }, 7);
+	uint32_t field = len - 2 < 128 ? 2 : 3;   // its tag and its length, a varint
+	uint32_t text = len - field;
+	memset(message, 'x', MESSAGE_PREFIX_LEN + len);
+	memcpy(message, (const uint8_t[]){ 0, 0, 0, (uint8_t)(len >> 8), (uint8_t)len, 0x0a }, 6);
+	message[6] = field == 2 ? (uint8_t)text : (uint8_t)(text | 0x80);
+	if (field == 3)
+		message[7] = (uint8_t)(text >> 7);
+	return MESSAGE_PREFIX_LEN + len;
 }
 
 #endif

@@ -42,11 +42,11 @@ static void append_method_and_scheme(struct buffer *block)
 
 static void make_request(struct request *request, const struct buffer *block)
 {
-	uint8_t message[UNARY_MESSAGE_LEN];
-	unary_message(message);
+	uint8_t message[MESSAGE_PREFIX_LEN + MESSAGE_MAX];
+	uint32_t message_len = unary_message(message, (uint32_t)options.message_len);
 	append_frame(&request->bytes, FRAME_HEADERS, FLAG_END_HEADERS, 0, block->bytes, (uint32_t)block->len);
 	request->data_at = request->bytes.len;
-	append_frame(&request->bytes, FRAME_DATA, FLAG_END_STREAM, 0, message, sizeof message);
+	append_frame(&request->bytes, FRAME_DATA, FLAG_END_STREAM, 0, message, message_len);
 }
 
 void http2_prepare(void)

@@ -2,7 +2,7 @@
 //
 //   load MODE -t ADDRESS [-p PATH] [-H HOST] [-c CONNECTIONS] [-m STREAMS]
 //        [-d SECONDS] [-w WARM-UP SECONDS] [-r REQUESTS PER SECOND]
-//        [-A CA -C CERTIFICATE -K KEY -L ALPN PROTOCOL]
+//        [-s OCTETS OF A MESSAGE] [-A CA -C CERTIFICATE -K KEY -L ALPN PROTOCOL]
 //
 //   h1     HTTP/1.1, one request at a time on each connection
 //   h2     gRPC-shaped unary calls over HTTP/2 with prior knowledge, -m at a time on each connection
@@ -27,7 +27,7 @@ enum { SECONDS_MAX = 120, CONNECTIONS_MAX = 20000, DIALS_AT_ONCE = 256, DUE_MAX 
 enum { SOURCES = 8, FIRST_TRY_EVERY_US = 500 };
 
 struct options options = {
-	.host = "bench.local", .path = "/b/1024", .connections = 1, .streams = 1,
+	.host = "bench.local", .path = "/b/1024", .connections = 1, .streams = 1, .message_len = 32,
 	.seconds = 5, .warm_up_seconds = 1,
 };
 
@@ -382,13 +382,14 @@ static void read_options(int count, char **arguments)
 	}
 	options.mode = mode_of(arguments[1]);
 	optind = 2;
-	while ((letter = getopt(count, arguments, "t:p:H:c:m:d:w:r:A:C:K:L:")) != -1) {
+	while ((letter = getopt(count, arguments, "t:p:H:c:m:s:d:w:r:A:C:K:L:")) != -1) {
 		switch (letter) {
 		case 't': options.target = loopback_address(optarg); break;
 		case 'p': options.path = optarg; break;
 		case 'H': options.host = optarg; break;
 		case 'c': options.connections = atoi(optarg); break;
 		case 'm': options.streams = atoi(optarg); break;
+		case 's': options.message_len = atoi(optarg); break;
 		case 'd': options.seconds = atof(optarg); break;
 		case 'w': options.warm_up_seconds = atof(optarg); break;
 		case 'r': options.rate = atof(optarg); break;
@@ -400,9 +401,10 @@ static void read_options(int count, char **arguments)
 		}
 	}
 	if (!options.target.sin_port || options.seconds > SECONDS_MAX || options.connections < 1 ||
-	    options.connections > CONNECTIONS_MAX || options.streams < 1 || options.streams >= STREAM_SLOTS) {
-		fprintf(stderr, "load: -t is needed; at most %d s, %d connections, %d streams\n",
-			SECONDS_MAX, CONNECTIONS_MAX, STREAM_SLOTS - 1);
+	    options.connections > CONNECTIONS_MAX || options.streams < 1 || options.streams >= STREAM_SLOTS ||
+	    options.message_len < MESSAGE_MIN || options.message_len > MESSAGE_MAX) {
+		fprintf(stderr, "load: -t is needed; at most %d s, %d connections, %d streams, messages of %d to %d octets\n",
+			SECONDS_MAX, CONNECTIONS_MAX, STREAM_SLOTS - 1, MESSAGE_MIN, MESSAGE_MAX);
 		exit(2);
 	}
 }

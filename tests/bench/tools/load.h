@@ -12,7 +12,7 @@ struct options {
 	enum mode mode;
 	struct sockaddr_in target;
 	const char *host, *path;
-	int connections, streams;
+	int connections, streams, message_len;
 	double seconds, warm_up_seconds;
 	double rate;            // requests per second; 0: as fast as answers come
 	const char *ca, *certificate, *key, *alpn;   // of mode tls
