@@ -98,15 +98,13 @@ impl State {
 
     /// Hands what waits to the connection.
     fn poll_hand_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(out) = &mut self.out {
+        while let Some(out) = self.out.as_mut().filter(|out| !out.is_empty()) {
             match ready!(self.io.poll_write(cx, out.filled()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => out.consume(written),
             }
-            if out.is_empty() {
-                self.out = None;
-            }
         }
+        self.out = None;
         Poll::Ready(Ok(()))
     }
 

@@ -222,7 +222,8 @@ impl Peer {
         self.identity().is_none() || self.in_flight() <= ALONE_MAX
     }
 
-    /// The connection that rested last and is still open, as far as is known without asking the kernel; with `sure`,
+    /// The connection of the kind that a request is to have now which rested last and is still open, as far as is known without asking
+    /// the kernel; one of the other kind rather than a new stream of a tunnel. With `sure`,
     /// the kernel is asked, so that a close that has arrived is never overlooked.
     pub fn reuse(&self, now: Instant, sure: Sure) -> Option<Io> {
         let goes_alone = self.goes_alone();

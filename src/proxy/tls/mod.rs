@@ -60,6 +60,9 @@ pub enum Inner {
 }
 
 impl Inner {
+    /// All of them, in the order in which a server agrees on them (RFC 7301 section 3.2): who offers a tunnel gets one.
+    pub const ALL: [Self; 4] = [Self::HttpTunnel, Self::Http, Self::Tunnel, Self::Tcp];
+
     /// Its name in the handshake.
     pub fn alpn(self) -> &'static [u8] {
         match self {
@@ -82,7 +85,7 @@ impl Inner {
 
     /// The one with this name.
     pub fn of(alpn: &[u8]) -> Option<Self> {
-        [Self::Http, Self::HttpTunnel, Self::Tunnel, Self::Tcp].into_iter().find(|inner| inner.alpn() == alpn)
+        Self::ALL.into_iter().find(|inner| inner.alpn() == alpn)
     }
 
     /// Whether many connections are carried in it.

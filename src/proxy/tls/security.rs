@@ -139,8 +139,7 @@ impl Security {
         let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(&[&rustls::version::TLS13])?;
         let config = config.with_client_cert_verifier(Arc::new(MeshClient { roots }));
         let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credentials.certified))));
-        // The server's order counts (RFC 7301 section 3.2): who offers a tunnel gets one.
-        config.alpn_protocols = [Inner::HttpTunnel, Inner::Http, Inner::Tunnel, Inner::Tcp].map(|inner| inner.alpn().to_vec()).into();
+        config.alpn_protocols = Inner::ALL.map(|inner| inner.alpn().to_vec()).into();
         config.enable_secret_extraction = true;
         // Sessions travel in tickets, so that a server remembers nothing of its clients.
         config.ticketer = Ticketer::new()?;

@@ -12,8 +12,7 @@ use http::{Method, Request};
 
 use super::stream::TunnelStream;
 use super::{CONNECTION_WINDOW, FRAME_MAX, FRAMES_BUDGET, HEADER_LIST_MAX, SEND_BUFFER_MAX, STREAM_WINDOW};
-use crate::connection::{Connection, go_on, http};
-use crate::dial::opaque;
+use crate::connection::{Connection, Met, go_on, http};
 use crate::gather::Gather;
 use crate::io::Io;
 use crate::tls::{Agreed, Inner, Secured, Standing};
@@ -62,10 +61,7 @@ pub(crate) async fn serve(connection: Box<Connection>) {
                 let Some(io) = accepted(request, answer, agreed, secured.clone()) else { continue };
                 let asked = Connection::new(io, peer, side.clone(), Rc::clone(&context));
                 let asked = Box::new(Connection { caller: Rc::clone(&caller), tls, since: Instant::now(), ..*asked });
-                match inner {
-                    Some(Inner::HttpTunnel) => tokio::task::spawn_local(carry_http(asked)),
-                    _ => tokio::task::spawn_local(carry(asked)),
-                };
+                tokio::task::spawn_local(carry(asked, inner));
             }
             Some(Ok(None)) => return,
             Some(Err(error)) => return tracing::debug!(%error, %peer, "a tunnel broke"),
@@ -73,23 +69,20 @@ pub(crate) async fn serve(connection: Box<Connection>) {
     }
 }
 
-/// Serves one connection of a tunnel that carries HTTP. It is there as soon as it is asked for: its requests say what they lead to.
-async fn carry_http(connection: Box<Connection>) {
+/// Carries one connection of a tunnel to its end. Of HTTP it is there as soon as it is asked for: its requests say what they lead to.
+async fn carry(connection: Box<Connection>, inner: Option<Inner>) {
     let context = Rc::clone(&connection.context);
     let _counted = context.open.count_one();
     let _open = context.recorder.connection_opened(connection.side.direction());
-    connection.io.established();
-    if let Some(met) = Box::pin(http(connection)).await {
+    let met = if inner == Some(Inner::HttpTunnel) {
+        connection.io.established();
+        Box::pin(http(connection)).await
+    } else {
+        Some(Met::Opaque(connection, None))
+    };
+    if let Some(met) = met {
         go_on(met).await;
     }
-}
-
-/// Carries one connection of a tunnel to its end.
-async fn carry(connection: Box<Connection>) {
-    let context = Rc::clone(&connection.context);
-    let _counted = context.open.count_one();
-    let _open = context.recorder.connection_opened(connection.side.direction());
-    opaque(connection, None).await;
 }
 
 fn stands(standing: &Standing, context: &Context) -> bool {

@@ -89,6 +89,11 @@ pub(crate) fn counted(mesh: &Mesh, parts: &[&str]) -> u64 {
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// Handshakes that went well.
+pub(crate) fn handshakes(mesh: &Mesh) -> u64 {
+    counted(mesh, &["leno_tls_handshakes_total", r#"result="ok""#])
+}
+
 /// Waits until a counter whose line has all of `parts` is at least `least`.
 pub(crate) fn eventually_counted(mesh: &Mesh, parts: &[&str], least: u64) {
     eventually(&format!("{parts:?} reaches {least}"), || counted(mesh, parts) >= least);

@@ -12,7 +12,7 @@ use leno_proxy::control::Update;
 use socket2::SockRef;
 
 use crate::authority::{Authority, PAYMENT};
-use crate::proxies::{Pair, counted, eventually_counted, inbound, outbound, pair};
+use crate::proxies::{Pair, counted, eventually_counted, handshakes, inbound, outbound, pair};
 use crate::support::{Mesh, Peer, Server, eventually, nowhere};
 
 /// Connections in one tunnel.
@@ -25,10 +25,6 @@ fn echo() -> Server {
         }
         peer.send("end");
     })
-}
-
-fn handshakes(mesh: &Mesh) -> u64 {
-    counted(mesh, &["leno_tls_handshakes_total", r#"result="ok""#])
 }
 
 fn open(mesh: &Mesh, direction: &str) -> u64 {
