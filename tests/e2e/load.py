@@ -1,5 +1,6 @@
 """Steady traffic while something happens, and proof that none of it failed or arrived twice."""
 
+import contextlib
 import http.client
 import json
 import random
@@ -9,6 +10,7 @@ from collections import Counter
 from cluster import Refused, until
 
 RATE = 200  # requests a second, in all, unless a test says otherwise
+CUT_OFF = (OSError, http.client.HTTPException)
 
 
 class Load:
@@ -104,7 +106,8 @@ class Arrivals:
 
     def watch(self):
         while not self.stopped.wait(0.2):
-            self.follow_all()
+            with contextlib.suppress(Refused, *CUT_OFF):  # the next look finds what this one did not
+                self.follow_all()
 
     def follow_all(self):
         for pod in self.namespace.list("Pod", self.selector):
@@ -117,7 +120,8 @@ class Arrivals:
         """Reads a pod's log until the pod is gone.
 
         A log that is asked for before its container runs ends at once, and one may end early, so the end of the stream is not
-        the end of the log: it is asked for again, and what was read of it is skipped.
+        the end of the log: it is asked for again, and what was read of it is skipped. A node that has not heard yet of a pod
+        that was given to it says 404, as for one that is gone; only the API server knows which.
         """
         seen = 0
         while not self.stopped.is_set():
@@ -129,11 +133,20 @@ class Arrivals:
                     if self.stopped.is_set():
                         return
             except Refused as refused:
-                if refused.status == 404:
+                if refused.status == 404 and self.is_gone(pod):
                     return
-            except (OSError, http.client.HTTPException):
-                pass  # cut off: the rest is read next
+            except CUT_OFF:
+                pass  # the rest is read next
             self.stopped.wait(0.1)
+
+    def is_gone(self, pod):
+        try:
+            self.namespace.get("Pod", pod)
+        except Refused as refused:
+            return refused.status == 404
+        except CUT_OFF:
+            pass  # nobody knows: asked again with the next 404
+        return False
 
     def note(self, line):
         words = line.split()
