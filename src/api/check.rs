@@ -200,7 +200,7 @@ fn with_root_fields(mut schema: Value) -> Value {
 
 fn metadata_schema() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
-    METADATA.get_or_init(inlined::<kube::api::ObjectMeta>)
+    METADATA.get_or_init(inlined::<kube::core::ObjectMeta>)
 }
 
 /// The schema of a Kubernetes type, without references. `metadata` is not required: it is looked at apart.
