@@ -90,7 +90,7 @@ pub fn encode(message: &impl Message) -> Bytes {
 }
 
 /// The prefix of a message of `bytes`.
-pub(crate) fn put_prefix(out: &mut BytesMut, bytes: usize) {
+pub(crate) fn put_prefix(out: &mut impl BufMut, bytes: usize) {
     out.put_u8(0);
     out.put_u32(u32::try_from(bytes).expect("messages are cut far below 4 GiB"));
 }

@@ -141,11 +141,11 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(type_url: &str, nonce: &str) -> Self {
+    pub(crate) fn new(type_url: &str, nonce: u64) -> Self {
         let mut glue = BytesMut::with_capacity(160);
         glue.put_bytes(0, PREFIX_BYTES);
         put_string(&mut glue, field::TYPE_URL, type_url);
-        put_string(&mut glue, field::NONCE, nonce);
+        put_string(&mut glue, field::NONCE, &nonce.to_string());
         Self { glue, cuts: Vec::new(), shared_bytes: 0 }
     }
 
@@ -171,9 +171,7 @@ impl Builder {
 
     pub(crate) fn finish(mut self) -> Message {
         let remaining = self.len();
-        let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-        put_prefix(&mut prefix, remaining - PREFIX_BYTES);
-        self.glue[..PREFIX_BYTES].copy_from_slice(&prefix);
+        put_prefix(&mut &mut self.glue[..PREFIX_BYTES], remaining - PREFIX_BYTES);
         let resources = self.cuts.len();
         let mut glue = self.glue.freeze();
         let mut pieces = VecDeque::with_capacity(2 * resources + 1);
@@ -226,7 +224,7 @@ mod tests {
                 Encoded::new(Subject::Service(ServiceId::new("shop", format!("s{index}"))), value)
             }).collect();
             let aliases: Vec<Subject> = hosts.iter().map(|host| Subject::Host(host.as_str().into())).collect();
-            let mut builder = Builder::new("type", "nonce");
+            let mut builder = Builder::new("type", 7);
             encoded.iter().for_each(|it| builder.resource(it, &aliases));
             removed.iter().for_each(|name| builder.removed(name));
             let mut message = builder.finish();
@@ -240,7 +238,7 @@ mod tests {
             prop_assert_eq!(bytes.get_u8(), 0);
             prop_assert_eq!(bytes.get_u32() as usize, bytes.len());
             let response = DeltaDiscoveryResponse::decode(bytes.freeze()).unwrap();
-            prop_assert_eq!((response.type_url.as_str(), response.nonce.as_str()), ("type", "nonce"));
+            prop_assert_eq!((response.type_url.as_str(), response.nonce.as_str()), ("type", "7"));
             prop_assert_eq!(response.removed_resources, removed);
             prop_assert_eq!(response.resources.len(), encoded.len());
             for (resource, (encoded, value)) in response.resources.iter().zip(encoded.iter().zip(&values)) {

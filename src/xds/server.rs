@@ -7,10 +7,12 @@
 //!
 //! Everything is bounded by [`Limits`]: subscriptions, responses that the proxy has not answered, bytes of a response.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
+use indexmap::IndexMap;
 use leno_core::names::{Name, ServiceId, WorkloadId};
 use leno_core::trust::Held;
 use prost::Message as _;
@@ -101,14 +103,13 @@ pub struct Connection {
     meanings: HashMap<Subject, Option<ServiceId>>,
     /// How many aliases mean a service.
     meant: HashMap<ServiceId, usize>,
-    waiting: HashMap<Subject, Waiting>,
-    /// What waits, oldest first.
-    order: BTreeMap<u64, Subject>,
-    places: u64,
+    /// What waits to be said of whom, oldest first but for what took a place that was given up. `None`: that it is gone, or that the alias means nothing.
+    waiting: IndexMap<Subject, Option<State>, foldhash::fast::RandomState>,
     /// Names that no controller of this version knows: answered as absent.
     strangers: BTreeMap<String, BTreeSet<String>>,
     nonces: u64,
-    unanswered: BTreeMap<u64, Vec<(Subject, Name)>>,
+    /// By nonce, which only grows.
+    unanswered: VecDeque<(u64, Vec<(Subject, Name)>)>,
 }
 
 #[derive(Debug)]
@@ -117,12 +118,8 @@ enum Known {
     Absent,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    place: u64,
-    /// `None`: that it is gone, or that the alias means nothing.
-    state: Option<(Arc<Encoded>, Vec<Subject>)>,
-}
+/// A resource, and the aliases that mean it from now on.
+type State = (Arc<Encoded>, Vec<Subject>);
 
 impl Connection {
     /// A connection that has said nothing yet.
@@ -130,16 +127,14 @@ impl Connection {
         Self {
             limits,
             node: None,
-            subscribed: HashSet::new(),
-            known: HashMap::new(),
-            meanings: HashMap::new(),
-            meant: HashMap::new(),
-            waiting: HashMap::new(),
-            order: BTreeMap::new(),
-            places: 0,
+            subscribed: HashSet::default(),
+            known: HashMap::default(),
+            meanings: HashMap::default(),
+            meant: HashMap::default(),
+            waiting: IndexMap::default(),
             strangers: BTreeMap::new(),
             nonces: 0,
-            unanswered: BTreeMap::new(),
+            unanswered: VecDeque::new(),
         }
     }
 
@@ -201,13 +196,13 @@ impl Connection {
         }
         match (subject.is_alias(), resource) {
             (true, resource) => self.offer_alias(subject, resource),
-            (false, Some(resource)) => self.update(resource),
+            (false, Some(resource)) => self.say(resource),
             (false, None) => {
                 if matches!(self.known.get(subject), Some(Known::Absent)) {
                     return Offered::Acked;
                 }
                 self.known.insert(subject.clone(), Known::Absent);
-                self.enqueue(subject, None);
+                self.enqueue_absence(subject);
                 Offered::Queued
             }
         }
@@ -215,15 +210,18 @@ impl Connection {
 
     /// Says that a resource has this state now.
     pub fn update(&mut self, resource: &Arc<Encoded>) -> Offered {
-        let subject = resource.subject();
-        if !self.is_meant(subject) {
-            return Offered::Unwanted;
-        }
-        match self.known.get(subject) {
+        if self.is_meant(resource.subject()) { self.say(resource) } else { Offered::Unwanted }
+    }
+
+    /// The same of a resource that a subscription is known to mean.
+    fn say(&mut self, resource: &Arc<Encoded>) -> Offered {
+        let (subject, said) = (resource.subject(), Known::Version { version: resource.version().clone(), acked: false });
+        match self.known.get_mut(subject) {
             Some(Known::Version { version, acked }) if version == resource.version() => {
                 return if *acked { Offered::Acked } else { Offered::Sent };
             }
-            Some(Known::Version { .. } | Known::Absent) | None => (),
+            Some(known) => *known = said,
+            None => drop(self.known.insert(subject.clone(), said)),
         }
         self.enqueue_resource(resource, None);
         Offered::Queued
@@ -235,58 +233,57 @@ impl Connection {
             return None;
         }
         if let Some((url, names)) = self.strangers.pop_first() {
-            let mut builder = Builder::new(&url, &self.nonce(Vec::new()));
+            let mut builder = Builder::new(&url, self.nonce(Vec::new()));
             names.iter().for_each(|name| builder.removed(name));
             return Some(builder.finish());
         }
-        let of = self.order.first_key_value()?.1.resource_type();
+        let of = self.waiting.first()?.0.resource_type();
         Some(self.response_of(of))
     }
 
-    /// A response with what waits of one type, oldest first.
+    /// A response with what waits of one type, in order.
     fn response_of(&mut self, of: ResourceType) -> Message {
-        let batch: Vec<u64> = self
-            .order
-            .iter()
-            .filter(|(_, subject)| subject.resource_type() == of)
-            .take(NAMES_PER_RESPONSE)
-            .map(|(place, _)| *place)
-            .collect();
-        let nonce = self.nonces + 1;
-        let mut builder = Builder::new(of.url(), &nonce.to_string());
-        let mut sent = Vec::new();
-        for place in batch {
-            if builder.len() >= self.limits.response_bytes {
-                break;
+        let mut builder = Builder::new(of.url(), self.nonces + 1);
+        let (mut names, mut sent) = (0, Vec::new());
+        self.waiting.retain(|subject, state| {
+            if subject.resource_type() != of || names == NAMES_PER_RESPONSE || builder.len() >= self.limits.response_bytes {
+                return true;
             }
-            let subject = self.order.remove(&place).expect("the place was just listed");
-            let waiting = self.waiting.remove(&subject).expect("what has a place waits");
-            match waiting.state {
+            names += 1;
+            match state {
                 None => builder.removed(&subject.to_string()),
                 Some((resource, aliases)) => {
-                    builder.resource(&resource, &aliases);
-                    sent.push((subject, resource.version().clone()));
+                    builder.resource(resource, aliases);
+                    sent.push((resource.subject().clone(), resource.version().clone()));
                 }
             }
-        }
+            false
+        });
         self.nonce(sent);
         builder.finish()
     }
 
     /// Whether something waits to be sent.
     pub fn has_waiting(&self) -> bool {
-        !self.order.is_empty() || !self.strangers.is_empty()
+        !self.waiting.is_empty() || !self.strangers.is_empty()
     }
 
     /// Counts a response and notes what its answer will be about.
-    fn nonce(&mut self, sent: Vec<(Subject, Name)>) -> String {
+    fn nonce(&mut self, sent: Vec<(Subject, Name)>) -> u64 {
         self.nonces += 1;
-        self.unanswered.insert(self.nonces, sent);
-        self.nonces.to_string()
+        self.unanswered.push_back((self.nonces, sent));
+        self.nonces
+    }
+
+    /// Takes out what the response with this nonce was about, if it is unanswered.
+    fn answered(&mut self, nonce: &str) -> Option<Vec<(Subject, Name)>> {
+        let nonce: u64 = nonce.parse().ok()?;
+        let place = self.unanswered.binary_search_by_key(&nonce, |(nonce, _)| *nonce).ok()?;
+        self.unanswered.remove(place).map(|(_, sent)| sent)
     }
 
     fn answer(&mut self, nonce: &str, refusal: Option<&discovery::Status>, intake: &mut Vec<Intake>) {
-        let Some(sent) = nonce.parse().ok().and_then(|nonce: u64| self.unanswered.remove(&nonce)) else { return };
+        let Some(sent) = self.answered(nonce) else { return };
         let reasons = refusal.map(reasons);
         for (subject, version) in sent {
             let reason = match (&reasons, refusal) {
@@ -376,7 +373,7 @@ impl Connection {
                 return Offered::Acked;
             }
             self.set_meaning(alias, None);
-            self.enqueue(alias, None);
+            self.enqueue_absence(alias);
             return Offered::Queued;
         };
         let Subject::Service(service) = resource.subject() else { return Offered::Unwanted };
@@ -385,6 +382,8 @@ impl Connection {
         }
         self.dequeue(alias);
         self.set_meaning(alias, Some(service.clone()));
+        let said = Known::Version { version: resource.version().clone(), acked: false };
+        self.known.insert(resource.subject().clone(), said);
         self.enqueue_resource(resource, Some(alias));
         Offered::Queued
     }
@@ -412,7 +411,7 @@ impl Connection {
             }
         }
         let subject = Subject::Service(service);
-        if let Some(Waiting { state: Some((_, aliases)), .. }) = self.waiting.get_mut(&subject) {
+        if let Some(Some((_, aliases))) = self.waiting.get_mut(&subject) {
             aliases.retain(|it| it != alias);
         }
         self.release(&subject);
@@ -432,31 +431,20 @@ impl Connection {
     }
 
     fn enqueue_resource(&mut self, resource: &Arc<Encoded>, alias: Option<&Subject>) {
-        let subject = resource.subject();
-        let mut aliases = match self.waiting.get_mut(subject) {
-            Some(Waiting { state: Some((_, aliases)), .. }) => std::mem::take(aliases),
-            Some(Waiting { state: None, .. }) | None => Vec::new(),
-        };
+        let waiting = self.waiting.entry(resource.subject().clone()).or_default();
+        let mut aliases = waiting.take().map(|(_, aliases)| aliases).unwrap_or_default();
         aliases.extend(alias.filter(|alias| !aliases.contains(alias)).cloned());
-        self.known.insert(subject.clone(), Known::Version { version: resource.version().clone(), acked: false });
-        self.enqueue(subject, Some((resource.clone(), aliases)));
+        *waiting = Some((resource.clone(), aliases));
     }
 
-    /// Puts the latest word about `subject` in the place of an earlier one, or last.
-    fn enqueue(&mut self, subject: &Subject, state: Option<(Arc<Encoded>, Vec<Subject>)>) {
-        if let Some(waiting) = self.waiting.get_mut(subject) {
-            waiting.state = state;
-            return;
-        }
-        self.places += 1;
-        self.order.insert(self.places, subject.clone());
-        self.waiting.insert(subject.clone(), Waiting { place: self.places, state });
+    /// Puts the word that `subject` is gone in the place of an earlier one, or last.
+    fn enqueue_absence(&mut self, subject: &Subject) {
+        self.waiting.insert(subject.clone(), None);
     }
 
+    /// What came last takes the place: nobody waits longer for it, and a proxy that drops thousands of names costs no more than they are.
     fn dequeue(&mut self, subject: &Subject) {
-        if let Some(waiting) = self.waiting.remove(subject) {
-            self.order.remove(&waiting.place);
-        }
+        self.waiting.swap_remove(subject);
     }
 }
 

@@ -4,11 +4,12 @@
 //! writers to wake. A change costs what it touches among that which is subscribed to: a resource is computed and encoded
 //! once, compared with what was last sent, and its bytes are shared by every connection.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use leno_core::names::{Name, ServiceId, WorkloadId};
 use leno_core::trust::{Held, Trust};
 use leno_translate::{Change, Kind, ObjectKey, Touched, Translator};
@@ -90,11 +91,11 @@ impl Index {
             absent: BTreeMap::new(),
             policies_changed: false,
             meshes_changed: false,
-            members: HashMap::new(),
-            direct: HashMap::new(),
-            aliases: HashMap::new(),
-            meaning: HashMap::new(),
-            resources: HashMap::new(),
+            members: HashMap::default(),
+            direct: HashMap::default(),
+            aliases: HashMap::default(),
+            meaning: HashMap::default(),
+            resources: HashMap::default(),
             receipts,
             counters,
             wakes: BTreeSet::new(),
