@@ -71,6 +71,8 @@ fn the_core_knows_no_runtime_no_wire_and_no_kubernetes() {
 #[test]
 fn translate_and_xds_do_no_io() {
     assert_links_none("leno-xds", |name| is_kubernetes(name) || ["tokio", "hyper", "tonic"].contains(&name));
+    // Of kube it needs the kinds; whoever talks to a cluster asks for the client.
+    assert_links_none("leno-translate", |name| ["tokio", "hyper", "kube-client", "kube-runtime"].contains(&name));
     for file in rust_files("src/translate") {
         let text = std::fs::read_to_string(&file).expect("it can be read");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
