@@ -118,6 +118,13 @@ enum Known {
     Absent,
 }
 
+impl Known {
+    /// What a proxy knows that `resource` is on its way to.
+    fn sent(resource: &Encoded) -> Self {
+        Self::Version { version: resource.version().clone(), acked: false }
+    }
+}
+
 /// A resource, and the aliases that mean it from now on.
 type State = (Arc<Encoded>, Vec<Subject>);
 
@@ -215,13 +222,13 @@ impl Connection {
 
     /// The same of a resource that a subscription is known to mean.
     fn say(&mut self, resource: &Arc<Encoded>) -> Offered {
-        let (subject, said) = (resource.subject(), Known::Version { version: resource.version().clone(), acked: false });
+        let subject = resource.subject();
         match self.known.get_mut(subject) {
             Some(Known::Version { version, acked }) if version == resource.version() => {
                 return if *acked { Offered::Acked } else { Offered::Sent };
             }
-            Some(known) => *known = said,
-            None => drop(self.known.insert(subject.clone(), said)),
+            Some(known) => *known = Known::sent(resource),
+            None => drop(self.known.insert(subject.clone(), Known::sent(resource))),
         }
         self.enqueue_resource(resource, None);
         Offered::Queued
@@ -382,8 +389,7 @@ impl Connection {
         }
         self.dequeue(alias);
         self.set_meaning(alias, Some(service.clone()));
-        let said = Known::Version { version: resource.version().clone(), acked: false };
-        self.known.insert(resource.subject().clone(), said);
+        self.known.insert(resource.subject().clone(), Known::sent(resource));
         self.enqueue_resource(resource, Some(alias));
         Offered::Queued
     }

@@ -10,7 +10,7 @@ from collections import Counter
 from cluster import Refused, until
 
 RATE = 200  # requests a second, in all, unless a test says otherwise
-CUT_OFF = (OSError, http.client.HTTPException)
+CUT_OFF = (OSError, http.client.HTTPException)  # what a connection to the API server may end with
 
 
 class Load:
